@@ -1,0 +1,174 @@
+"""The attention mechanisms: the table of names, and `build`, which makes a layer from its written form."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saccade.attention.tokens import Tokens
+from saccade.attention.written import Written, parse, parse_layers, write_layers
+
+if TYPE_CHECKING:
+    from saccade.attention.base import Attention
+
+TABLE = {
+    "softmax": "saccade.attention.softmax:Softmax",
+    "linear": "saccade.attention.linear:Linear",
+    "nystrom": "saccade.attention.nystrom:Nystrom",
+    "linformer": "saccade.attention.linformer:Linformer",
+    "fourier": "saccade.attention.fourier:Fourier",
+    "lambda": "saccade.attention.lambda_layer:Lambda",
+}
+
+# What every layer is told by its model, and no user writes.
+_GIVEN = {"self", "dim", "num_heads", "tokens", "layer"}
+
+
+def list_attentions() -> list[str]:
+    """The names of the mechanisms that saccade brings."""
+    return list(TABLE)
+
+
+def attention_class(name: str) -> type[Attention]:
+    """The class behind a name of the table, `my.module:Mine`, or `path/to/file.py:Mine`.
+
+    Raises:
+        ValueError: no such name, module or class, or a class that is no Attention.
+    """
+    place = TABLE.get(name, name)
+    if ":" not in place:
+        near = difflib.get_close_matches(name, TABLE, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"there is no attention {name!r}: {hint}known are {', '.join(TABLE)}, or your own class as my.module:Mine"
+        )
+    module_name, _, class_name = place.rpartition(":")
+    found = getattr(_module(module_name, name), class_name, None)
+    from saccade.attention.base import Attention
+
+    if not (isinstance(found, type) and issubclass(found, Attention)):
+        what = "has no such class" if found is None else "is no subclass of saccade.attention.base.Attention"
+        raise ValueError(f"{name!r}: {class_name!r} in {module_name!r} {what}")
+    return found
+
+
+def options_of(cls: type[Attention]) -> dict[str, object]:
+    """Every option that the class takes, with its default."""
+    options: dict[str, object] = {}
+    for parent in cls.__mro__:
+        parameters = inspect.signature(parent.__init__).parameters.values() if "__init__" in vars(parent) else ()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN:
+                options.setdefault(parameter.name, parameter.default)
+        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return dict(sorted(options.items()))
+
+
+def resolve(written: Written) -> Written:
+    """The same attention with every option written out, defaults included.
+
+    Raises:
+        ValueError: an unknown name or option.
+    """
+    cls = attention_class(written.name)
+    known = options_of(cls)
+    for key in dict(written.options):
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            allowed = f"its options are {', '.join(known)}" if known else "it takes none"
+            raise ValueError(f"{written}: {written.name} has no option {key!r}: {hint}{allowed}")
+    return Written(written.name, tuple(sorted({**known, **dict(written.options)}.items())))
+
+
+def build(
+    attention: str | Written, dim: int, num_heads: int, tokens: Tokens, *, layer: int = 0, patches: int | None = None
+) -> Attention:
+    """Builds one layer from its written form, or refuses.
+
+    Args:
+        attention: a name with options, as in "nystrom(landmarks=16)".
+        dim: width D of a token.
+        num_heads: heads H.
+        tokens: prefix and whole grid.
+        layer: index of the layer in its model.
+        patches: how many patches the layer will see at a time, where not the whole grid.
+
+    Raises:
+        ValueError: an unknown name or option, or a layer that makes no sense at this size.
+    """
+    written = parse(attention) if isinstance(attention, str) else attention
+    resolve(written)
+    try:
+        made = attention_class(written.name)(dim, num_heads, tokens, layer=layer, **dict(written.options))
+    except TypeError as error:
+        raise ValueError(f"{written}: {error}") from error
+    if reason := made.refusal(tokens.patches if patches is None else patches):
+        raise ValueError(reason)
+    return made
+
+
+def resolved_text(attention: str, depth: int) -> str:
+    """Every option of every layer, defaults included, as one text: what tells two attentions apart."""
+    return write_layers(tuple(resolve(written) for written in parse_layers(attention, depth)))
+
+
+def _module(module_name: str, asked: str):
+    if module_name == "__main__":
+        raise ValueError(
+            f"{asked!r}: a class in __main__ cannot be found by other processes; put it into a file of its own"
+        )
+    if module_name.endswith(".py"):
+        return _module_of_file(Path(module_name), asked)
+    here = os.getcwd()
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ValueError(
+                f"{asked!r}: there is no module {module_name!r} in {here} or among the installed ones"
+            ) from error
+        raise
+
+
+def _module_of_file(path: Path, asked: str):
+    if not path.is_file():
+        raise ValueError(f"{asked!r}: there is no file {path}")
+    name = f"saccade_file_{path.resolve().as_posix().replace('/', '_').removesuffix('.py')}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+__all__ = [
+    "TABLE",
+    "Tokens",
+    "Written",
+    "attention_class",
+    "build",
+    "list_attentions",
+    "options_of",
+    "parse",
+    "parse_layers",
+    "resolve",
+    "resolved_text",
+    "write_layers",
+]
