@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 # process of their own.
 install_import_hook("saccade", "beartype.beartype")
 
-import torch
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,1 @@
+"""saccade: which attention should my Vision Transformer use?"""

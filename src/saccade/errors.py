@@ -1,4 +1,4 @@
-"""The ways a command ends without a traceback: each exception carries its exit code. A user's mistake is a ValueError."""
+"""The ways a command ends without a traceback, each with its exit code; a user's mistake is a ValueError."""
 
 
 class Failed(RuntimeError):  # noqa: N818

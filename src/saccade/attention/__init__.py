@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from saccade.attention.tokens import Tokens
@@ -120,7 +121,7 @@ def resolved_text(attention: str, depth: int) -> str:
     return write_layers(tuple(resolve(written) for written in parse_layers(attention, depth)))
 
 
-def _module(module_name: str, asked: str):
+def _module(module_name: str, asked: str) -> ModuleType:
     if module_name == "__main__":
         raise ValueError(
             f"{asked!r}: a class in __main__ cannot be found by other processes; put it into a file of its own"
@@ -140,7 +141,7 @@ def _module(module_name: str, asked: str):
         raise
 
 
-def _module_of_file(path: Path, asked: str):
+def _module_of_file(path: Path, asked: str) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"{asked!r}: there is no file {path}")
     name = f"saccade_file_{path.resolve().as_posix().replace('/', '_').removesuffix('.py')}"

@@ -19,8 +19,8 @@ class Attention(nn.Module, ABC):
     """A layer that mixes tokens: (B, N, D) to (B, N, D).
 
     It is built for the whole grid of `tokens`. Each call says which patches are present, by id; no parameter depends on
-    how many are. The facts below are literals in the class body: the listing reads them without importing torch, and the
-    contract compares them with what the layer does at its default options.
+    how many are. The facts below are literals in the class body: the listing reads them without importing torch, and
+    the contract compares them with what the layer does at its default options.
 
     Args:
         dim: width D of a token.
@@ -65,7 +65,8 @@ class Attention(nn.Module, ABC):
 
         Args:
             x: prefix tokens, then the patches that `patches` names, in its order.
-            patches: ids of the visible patches, ascending unless the layer is order_free; None means all, in raster order.
+            patches: ids of the visible patches, ascending unless the layer is order_free; None means all, in raster
+                order.
             outputs: the rows that are wanted; None means all.
         """
 
@@ -176,7 +177,7 @@ class MultiHead(Attention):
         self.head_dim = dim // num_heads
         if rope and self.head_dim % 4:
             raise ValueError(
-                f"rope=True with heads of width {self.head_dim} ({dim} / {num_heads}): two axes of pairs need a multiple of 4"
+                f"rope=True with heads of width {self.head_dim} ({dim} / {num_heads}): pairs on two axes need a multiple of 4"
             )
         self.rope = rope
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias and qkv_bias)

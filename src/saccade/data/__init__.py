@@ -1,0 +1,1 @@
+"""The data: users' pictures as batches of tensors."""

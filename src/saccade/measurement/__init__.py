@@ -1,0 +1,1 @@
+"""The measurement: what a model costs on this machine."""

@@ -1,0 +1,1 @@
+"""The models: a Vision Transformer with any attention."""

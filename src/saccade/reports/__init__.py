@@ -1,0 +1,1 @@
+"""The reports: statistics, fairness, tables and pictures, computed from records."""

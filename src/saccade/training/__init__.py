@@ -1,0 +1,1 @@
+"""The training: one loop, its recipe, its evaluation."""
