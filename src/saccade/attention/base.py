@@ -177,7 +177,7 @@ class MultiHead(Attention):
         self.head_dim = dim // num_heads
         if rope and self.head_dim % 4:
             raise ValueError(
-                f"rope=True with heads of width {self.head_dim} ({dim} / {num_heads}): pairs on two axes need a multiple of 4"
+                f"rope=True with heads of width {self.head_dim} ({dim} / {num_heads}): needs a multiple of 4"
             )
         self.rope = rope
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias and qkv_bias)

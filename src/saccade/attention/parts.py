@@ -21,7 +21,7 @@ def rotary_angles(
     """Angles of the 2-D rotary positions, width / 2 a token: first the row's frequencies, then the column's.
 
     The frequency of pair i of an axis is temperature^(-i / (width / 4)), as in RoFormer (Su et al. 2021,
-    https://arxiv.org/abs/2104.09864) applied to both axes, and as in timm's RotaryEmbeddingCat. Prefix tokens turn by 0.
+    https://arxiv.org/abs/2104.09864) applied to both axes, as in timm's RotaryEmbeddingCat. Prefix tokens turn by 0.
     """
     ids = torch.arange(tokens.patches, device=device)[None] if patches is None else patches
     quarter = width // 4
