@@ -1,1 +1,54 @@
-"""saccade: which attention should my Vision Transformer use?"""
+"""saccade: which attention should my Vision Transformer use?
+
+The names below are loaded when they are first used, so that the command line does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PLACES = {
+    "Attention": "saccade.attention.base",
+    "MultiHead": "saccade.attention.base",
+    "Tokens": "saccade.attention.tokens",
+    "Record": "saccade.record",
+    "compare": "saccade.comparison",
+    "create_model": "saccade.models.sizes",
+    "evaluate": "saccade.training.evaluate",
+    "list_attentions": "saccade.attention",
+    "list_models": "saccade.models.sizes",
+    "load_data": "saccade.data.sources",
+    "load_model": "saccade.models.weights",
+    "measure": "saccade.measurement",
+    "save_model": "saccade.models.weights",
+    "train": "saccade.training",
+}
+
+__all__ = sorted(_PLACES)
+
+if TYPE_CHECKING:
+    from saccade.attention import list_attentions as list_attentions
+    from saccade.attention.base import Attention as Attention
+    from saccade.attention.base import MultiHead as MultiHead
+    from saccade.attention.tokens import Tokens as Tokens
+    from saccade.comparison import compare as compare
+    from saccade.data.sources import load_data as load_data
+    from saccade.measurement import measure as measure
+    from saccade.models.sizes import create_model as create_model
+    from saccade.models.sizes import list_models as list_models
+    from saccade.models.weights import load_model as load_model
+    from saccade.models.weights import save_model as save_model
+    from saccade.record import Record as Record
+    from saccade.training import train as train
+    from saccade.training.evaluate import evaluate as evaluate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"saccade has no {name!r}; it offers {', '.join(__all__)}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

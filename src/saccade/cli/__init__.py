@@ -1,1 +1,92 @@
-"""The command line: one file for each family of verbs."""
+"""The command line: `saccade VERB`. One file for each family of verbs; what a verb needs is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError, Group
+
+from saccade.errors import Diverged, Failed
+
+USER_MISTAKE = 2
+
+_main_job = Group.create_ordered("The main job")
+_train = Group.create_ordered("Train and evaluate")
+_look = Group.create_ordered("Look and check")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("saccade")
+
+
+app = App(
+    name="saccade",
+    help="Which attention should my Vision Transformer use? Builds the same model with each, trains it on your images, "
+    "measures it on your machine, and answers.",
+    help_epilogue="Begin with `saccade compare softmax linear nystrom --anyway`: minutes, on embedded digits.",
+    version=_version,
+    suppress_keyboard_interrupt=False,
+)
+app.command("saccade.cli.compare:compare", group=_main_job)
+app.command("saccade.cli.train:train", group=_train)
+app.command("saccade.cli.train:evaluate", group=_train)
+app.command("saccade.cli.train:recipes", group=_train)
+app.command("saccade.cli.data:data", group=_train)
+app.command("saccade.cli.attentions:attentions", group=_look)
+app.command("saccade.cli.measure:models", group=_look)
+app.command("saccade.cli.measure:summary", group=_look)
+app.command("saccade.cli.check:check", group=_look)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs one verb and exits: 0 done, 1 failed, 2 wrong input, 3 diverged, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Runs one verb and returns its exit code.
+
+    A user's mistake is one sentence on stderr; with SACCADE_TRACEBACK=1 in the environment it is the traceback.
+    """
+    try:
+        return app(arguments, exit_on_error=False, print_error=True, result_action="return_int_as_exit_code_else_zero")
+    except CycloptsError:
+        # cyclopts has said what is wrong.
+        return USER_MISTAKE
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as in `saccade attentions | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (
+        ValueError,
+        FileNotFoundError,
+        FileExistsError,
+        PermissionError,
+        NotADirectoryError,
+        IsADirectoryError,
+    ) as error:
+        if os.environ.get("SACCADE_TRACEBACK"):
+            raise
+        return _say(error, USER_MISTAKE)
+    except OSError as error:
+        return _say(error, Failed.exit_code)
+    except (Failed, Diverged) as error:
+        return _say(error, error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted; what was finished is kept", 128 + signal.SIGINT)
+
+
+def _say(what: object, code: int) -> int:
+    sys.stderr.write(f"saccade: {what}\n")
+    return code
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
