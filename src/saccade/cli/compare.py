@@ -1,0 +1,130 @@
+"""The verb `compare`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def compare(
+    *attentions: str,
+    data: str | None = None,
+    model: str | None = None,
+    recipe: str | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    seeds: int = 5,
+    tune: int = 0,
+    rates: Path | None = None,
+    margin: float = 1.0,
+    anyway: Annotated[bool, Parameter(negative="")] = False,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    img_size: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    dtype: str | None = None,
+    amp_dtype: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    jobs: int = 1,
+    repeats: int = 7,
+    clock: str = "wall",
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Compare attention mechanisms: train the same model with each, measure each, and say which one to take.
+
+    Example:
+    `saccade compare softmax linear "nystrom(landmarks=16)" --data path/to/images --model vit_small_patch16_224 --tune 5`
+
+    Each mechanism gets the same images in the same order, the same initial weights where it has them, and the same
+    budget. What was finished is kept: the same command goes on where it stopped, and one with a further mechanism or
+    more seeds adds only these. The folder then holds report.md, records.jsonl and a picture of accuracy against cost.
+
+    Parameters
+    ----------
+    attentions
+        Mechanisms, as in `saccade attentions`, with options: "nystrom(landmarks=16)"; mixtures: "linear*8,softmax*4";
+        your own class: my.module:Mine or file.py:Mine. Softmax is always in. None means all that saccade brings.
+    data
+        digits (embedded), a folder of class folders, a parquet file or folder, owner/name on the hub, cifar10, ...
+    model
+        A name from `saccade models`. Default: the recipe's.
+    recipe
+        A name from `saccade recipes`, or a TOML file. Default: the one that fits data and model.
+    set_
+        Changes one field of the recipe: --set train.weight_decay=0.1
+    seeds
+        Runs of each mechanism, with seeds 0 .. N-1; an interval needs 3.
+    tune
+        Learning rates tried for each mechanism, half a decade apart around the recipe's, chosen on the validation part.
+    rates
+        A folder whose records.jsonl holds tuning runs of the same model, recipe and images: their rates are used.
+    margin
+        How many points of accuracy a mechanism may lose and still be "not worse"; fixed beforehand.
+    anyway
+        Go on where no mechanism could gain a tenth of the model's arithmetic.
+    epochs
+        Passes over the training images.
+    lr
+        Learning rate at the recipe's batch size; the middle of the grid with --tune.
+    batch_size
+        Images a step, in training and in the timings.
+    img_size
+        Height and width, or one number for both. Default: the model's.
+    dtype
+        Of the weights: fp32 or bf16.
+    amp_dtype
+        Of autocast: bf16 or fp16.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    threads
+        Threads of each process. Default: torch's own choice.
+    jobs
+        Training runs at a time. Times are always taken alone, afterwards.
+    repeats
+        Repeats of each timing; the rivals take turns.
+    clock
+        wall, or cpu (the process's own time, for noisy machines; marked).
+    output
+        Folder of the comparison. Default: runs/compare-DATA-MODEL-HASH, the hash standing for the question.
+    json
+        Print the rows as JSON, one a line, instead of the table.
+    """
+    from saccade.cli.console import note, results
+    from saccade.comparison import compare as run
+
+    comparison = run(
+        attentions,
+        data=data,
+        model=model,
+        recipe=recipe,
+        settings=set_,
+        seeds=seeds,
+        tune=tune,
+        rates=rates,
+        margin=margin,
+        anyway=anyway,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        img_size=img_size,
+        dtype=dtype,
+        amp_dtype=amp_dtype,
+        device=device,
+        threads=threads,
+        jobs=jobs,
+        repeats=repeats,
+        clock=clock,
+        output=output,
+        note=note,
+    )
+    if json:
+        for line in comparison.json_lines():
+            results().print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        results().print(comparison.table())
+        results().print(comparison.sentence, markup=False, highlight=False)
+        note(f"written: {comparison.folder / 'report.md'}")
+    return comparison.exit_code
