@@ -56,7 +56,7 @@ def softmax_attention(
     return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1) @ v
 
 
-def at_least_float32(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """Half precision as float32, anything wider as it is."""
     return x.float() if x.dtype.itemsize < 4 else x
 
