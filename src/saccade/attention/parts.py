@@ -66,3 +66,37 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def onto_grid(
+    x: Float[Tensor, "b p w"], patches: Int[Tensor, "b p"] | None, tokens: Tokens
+) -> Float[Tensor, "b l w"]:
+    """The visible patches at their places on the whole grid, in raster order; zeros where none is."""
+    if patches is None:
+        return x
+    whole = x.new_zeros(x.shape[0], tokens.patches, x.shape[2])
+    return whole.scatter(1, patches[..., None].expand_as(x), x)
+
+
+def off_grid(x: Float[Tensor, "b l w"], patches: Int[Tensor, "b p"] | None) -> Float[Tensor, "b p w"]:
+    """The rows of the visible patches: the way back from `onto_grid`."""
+    if patches is None:
+        return x
+    return x.gather(1, patches[..., None].expand(-1, -1, x.shape[2]))
+
+
+def resize(maps: Float[Tensor, "c y x"], grid: tuple[int, int]) -> Float[Tensor, "c h w"]:
+    """Maps of another size: bilinear, smoothed where they shrink."""
+    sizes = {"size": grid, "mode": "bilinear", "align_corners": False, "antialias": True}
+    return torch.nn.functional.interpolate(maps[None], **sizes)[0]
+
+
+def require_whole(mechanism: str, least: int, **options: object) -> None:
+    """Checks that options are whole numbers of at least `least`.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for option, value in options.items():
+        if type(value) is not int or value < least:
+            raise ValueError(f"{mechanism}({option}={value!r}): {option} must be a whole number of at least {least}")
