@@ -1,0 +1,69 @@
+"""Cells: one training run each, in a folder of its own with a record that is written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from saccade.record import Record, read_record, write_whole
+from saccade.training.recipe import Recipe, recipe_to_dict, with_values
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: a mechanism at a learning rate and a seed.
+
+    Attributes:
+        kind: "tuning" runs are judged on the validation part, "accuracy" runs on the test part, once.
+        attention: as its user wrote it.
+        attention_resolved: every option written out; with rate, seed and kind it makes the cell's key.
+        rate: learning rate.
+        seed: of initial weights, order and augmentation.
+    """
+
+    kind: Literal["tuning", "accuracy"]
+    attention: str
+    attention_resolved: str
+    rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder name: readable in front, unique behind."""
+        key = json.dumps([self.kind, self.attention_resolved, self.rate, self.seed])
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.attention).strip("-")[:40]
+        return f"{self.kind}-{readable}-lr{self.rate:.3g}-seed{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+    def recipe(self, base: Recipe) -> Recipe:
+        """The comparison's recipe with this cell's attention, rate and seed: nothing else differs between two cells."""
+        return with_values(
+            base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed}
+        )
+
+    def task(self, base: Recipe, folder: Path, device: str, threads: int | None) -> Mapping[str, Any]:
+        """What a worker is told."""
+        return {
+            "kind": self.kind,
+            "attention": self.attention,
+            "attention_resolved": self.attention_resolved,
+            "recipe": recipe_to_dict(self.recipe(base)),
+            "folder": str(folder / self.name),
+            "device": device,
+            "threads": threads,
+        }
+
+
+def read_cell(folder: Path) -> Record | None:
+    """The record of a finished cell; None where it has not finished."""
+    path = folder / "record.json"
+    return read_record(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_cell(folder: Path, record: Record) -> None:
+    """Marks a cell as finished."""
+    write_whole(folder / "record.json", record.line() + "\n")

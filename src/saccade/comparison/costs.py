@@ -1,0 +1,137 @@
+"""The costs of a comparison: operations by declaration, peak memory by cell, seconds by round."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from saccade.comparison.question import BASELINE, Entry, Question
+from saccade.comparison.store import Store
+from saccade.measurement.machine import machine_facts
+from saccade.measurement.operations import operations
+from saccade.measurement.peak import measure_peak
+from saccade.measurement.seconds import time_rivals
+from saccade.measurement.subject import Subject
+from saccade.models.sizes import create_model
+from saccade.models.vit import VisionTransformer
+from saccade.record import Record
+
+# What must be equal for two timings to stand beside each other.
+SAME_MACHINE = ("processor", "cores", "accelerator", "torch", "saccade")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The equal terms of all measurements of one comparison."""
+
+    batch_size: int
+    dtype: str
+    amp_dtype: str | None
+    device: str
+    threads: int
+    clock: str
+    repeats: int
+
+    def subject(self, question: Question, attention: str) -> Subject:
+        """What a measuring worker builds."""
+        return Subject(
+            model=question.recipe.model.name,
+            attention=attention,
+            options=dict(question.recipe.model.options),
+            batch_size=self.batch_size,
+            dtype=self.dtype,
+            amp_dtype=self.amp_dtype,
+            device=self.device,
+            threads=self.threads,
+            clock=self.clock,
+        )
+
+    def conditions(self) -> dict[str, Any]:
+        """The terms as a record's conditions name them."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "amp_dtype": self.amp_dtype,
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+            "clock": self.clock,
+        }
+
+
+def planned_model(question: Question, attention: str) -> VisionTransformer:
+    """The model on the meta device: its sizes and refusals, without its memory."""
+    with torch.device("meta"):
+        return create_model(question.recipe.model.name, attention=attention, **question.recipe.model.options)
+
+
+def operations_record(question: Question, entry: Entry) -> Record:
+    """Parameters and declared FLOPs; raises the ValueError with which a mechanism refuses this size."""
+    return Record(
+        kind="operations",
+        attention=entry.attention,
+        attention_resolved=entry.attention_resolved,
+        model=question.recipe.model.name,
+        model_options=question.recipe.model.options,
+        values=operations(planned_model(question, entry.attention)),
+        machine=machine_facts(),
+    )
+
+
+def baselines(question: Question, terms: Terms) -> list[Entry]:
+    """Softmax by each of its kernels: the same function, timed beside each other."""
+    model = planned_model(question, BASELINE)
+    dtype = torch.bfloat16 if "bf16" in (terms.dtype, terms.amp_dtype) else torch.float32
+    ran = model.blocks[0].attn.kernel_for(dtype, torch.device(terms.device))
+    other = "explicit" if ran == "sdpa" else "sdpa"
+    return [question.entry(BASELINE), question.entry(f'softmax(kernel="{other}")')]
+
+
+def measure_memory(question: Question, terms: Terms, entries: Sequence[Entry], store: Store) -> None:
+    """Measures the peak of each mechanism that has none on these terms; each is kept the moment it is there."""
+    for entry in entries:
+        name = _memory_cell(entry, terms)
+        if (store.cells / name / "record.json").is_file():
+            continue
+        record = measure_peak(terms.subject(question, entry.attention))
+        # A failure is shown in this run's answer and tried again in the next one.
+        store.add(name, record) if record.error is None else store.hold(record)
+
+
+def measure_seconds(
+    question: Question,
+    terms: Terms,
+    entries: Sequence[Entry],
+    store: Store,
+    note: Callable[[str], None],
+) -> None:
+    """Times, in one new round with softmax, every mechanism that has no times on these terms."""
+    done = {record.attention_resolved for record in store.records() if timed_alike(record, terms)}
+    missing = [entry for entry in entries if entry.attention_resolved not in done]
+    if not missing:
+        return
+    rivals = {entry.attention_resolved: entry for entry in [*baselines(question, terms), *missing]}
+    note(f"timing {len(rivals)} models in turns, each in its own process")
+    records = time_rivals(
+        [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats
+    )
+    store.add_round(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), records)
+
+
+def timed_alike(record: Record, terms: Terms) -> bool:
+    """Whether a record holds times that were taken on these terms on this machine."""
+    if record.kind != "seconds" or record.error is not None:
+        return False
+    here = machine_facts()
+    same_machine = all(record.machine.get(fact) == here.get(fact) for fact in SAME_MACHINE)
+    return same_machine and all(record.conditions.get(key) == value for key, value in terms.conditions().items())
+
+
+def _memory_cell(entry: Entry, terms: Terms) -> str:
+    key = json.dumps([entry.attention_resolved, terms.conditions()], sort_keys=True)
+    return f"memory-{hashlib.sha256(key.encode()).hexdigest()[:12]}"

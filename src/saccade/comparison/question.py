@@ -1,0 +1,70 @@
+"""The question of a comparison: one model, recipe, data set and device, and the mechanisms to be told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from saccade.attention import resolved_text
+from saccade.training.recipe import Recipe, recipe_to_dict, with_values
+
+BASELINE = "softmax"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One mechanism of a comparison: as written, and with every option written out."""
+
+    attention: str
+    attention_resolved: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What all cells of a comparison share; its hash names the default folder.
+
+    Attributes:
+        recipe: with the model's data-dependent options (classes, channels) filled in.
+        fingerprint: of the images.
+        device: as torch writes it.
+        depth: layers of the model.
+    """
+
+    recipe: Recipe
+    fingerprint: str
+    device: str
+    depth: int
+
+    def entry(self, attention: str) -> Entry:
+        """The mechanism, or why there is no such."""
+        return Entry(attention, resolved_text(attention, self.depth))
+
+    def entries(self, attentions: Sequence[str], note: Callable[[str], None]) -> list[Entry]:
+        """Softmax first, then each mechanism once."""
+        wanted = [self.entry(attention.strip()) for attention in attentions]
+        baseline = self.entry(BASELINE)
+        if all(entry.attention_resolved != baseline.attention_resolved for entry in wanted):
+            note("softmax is added: everything is compared with it")
+        unique = {baseline.attention_resolved: baseline}
+        for entry in wanted:
+            first = unique.setdefault(entry.attention_resolved, entry)
+            if first is not entry and first.attention != entry.attention:
+                note(f"{entry.attention} is {first.attention} written otherwise: it gets no second row")
+        return list(unique.values())
+
+    @property
+    def key(self) -> str:
+        """Eight digits that stand for everything but the mechanisms, the seeds and the number of rates."""
+        recipe = recipe_to_dict(with_values(self.recipe, {"model.attention": BASELINE, "train.seed": 0}))
+        recipe["train"].pop("logging_step", None)
+        asked = json.dumps([recipe, self.fingerprint, self.device.split(":")[0]], sort_keys=True, default=str)
+        return hashlib.sha256(asked.encode()).hexdigest()[:8]
+
+    def default_folder(self) -> Path:
+        """runs/compare-<data>-<model>-<key>."""
+        data = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.recipe.data.name).name).strip("-") or "data"
+        return Path("runs") / f"compare-{data}-{self.recipe.model.name}-{self.key}"

@@ -1,0 +1,76 @@
+"""The store: a comparison's folder. Each finished cell and each timing round is written whole; the rest is derived."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from saccade.comparison.cells import Cell, read_cell, write_cell
+from saccade.record import Record, read_records, write_records
+
+
+class Store:
+    """Records by the cell or round they belong to, under one folder.
+
+    `cells/` holds a folder for each training run and each single measurement, `rounds/` a file for each timing round,
+    and `records.jsonl` a line for every record of both, written anew whenever one comes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cells = folder / "cells"
+        self.rounds = folder / "rounds"
+        self.held: list[Record] = []
+
+    def records(self) -> list[Record]:
+        """Every record there is, in the order in which they were made."""
+        single = [read_cell(path) for path in sorted(self.cells.glob("*"))]
+        rounds = [record for path in sorted(self.rounds.glob("*.jsonl")) for record in read_records(path)]
+        found = [record for record in [*single, *rounds, *self.held] if record is not None]
+        return sorted(found, key=lambda one: one.created)
+
+    def of(self, cell: Cell) -> Record | None:
+        """The record of a training cell, where it has finished."""
+        return read_cell(self.cells / cell.name)
+
+    def add(self, name: str, record: Record) -> None:
+        """Keeps a single measurement under the name of its cell."""
+        write_cell(self.cells / name, record)
+        self.write_all()
+
+    def add_round(self, name: str, records: Sequence[Record]) -> None:
+        """Keeps a timing round, whole."""
+        write_records(self.rounds / f"{name}.jsonl", records)
+        self.write_all()
+
+    def hold(self, record: Record) -> None:
+        """Keeps a failure for this command's answer alone: the next command tries again."""
+        self.held.append(record)
+        self.write_all()
+
+    def write_all(self) -> None:
+        """Writes records.jsonl from the cells and rounds."""
+        write_records(self.folder / "records.jsonl", self.records())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second comparison out of the folder while this one works in it.
+
+        Raises:
+            ValueError: another process has the folder, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise ValueError(f"--output {self.folder}: cannot write there: {error.strerror}; give another folder") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ValueError(
+                    f"--output {self.folder}: another comparison is at work in it; wait for it or give another folder"
+                ) from None
+            yield

@@ -1,0 +1,84 @@
+"""Tuning: one grid for all, widened for all, chosen on validation, and only where it was tuned."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.comparison.tuning import best_rate, rate_grid, read_rates, widened
+from saccade.record import Record, write_records
+
+
+def tuned(rate, top1, *, error=None, model="vit_nano_patch1_8", epochs=8, fingerprint="abc", seed=1_000_000):
+    return Record(
+        kind="tuning",
+        attention="linear",
+        attention_resolved="linear()",
+        model=model,
+        values={} if error else {"validation_top1_percent": top1},
+        recipe={"train": {"lr": rate, "seed": seed, "epochs": epochs}, "augment": {"flip": 0.0}},
+        data={"fingerprint": fingerprint},
+        error=error,
+    )
+
+
+def test_the_grid_is_half_decades_around_the_recipes_rate():
+    assert rate_grid(1e-3, 5) == (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2)
+
+
+def test_an_even_grid_has_its_extra_rate_below():
+    assert rate_grid(1e-3, 2) == (3.16e-4, 1e-3)
+
+
+def test_a_grid_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="1 rate at the least"):
+        rate_grid(1e-3, 0)
+
+
+@given(st.floats(1e-6, 1.0), st.integers(1, 9))
+def test_the_recipes_rate_is_in_every_grid(rate, count):
+    rate = float(f"{rate:.3g}")
+    grid = rate_grid(rate, count)
+    assert rate in grid
+    assert len(grid) == count
+    assert list(grid) == sorted(grid)
+
+
+def test_an_optimum_at_an_edge_widens_the_grid_on_that_side():
+    assert widened((1e-3, 3.16e-3, 1e-2), {1e-2, 3.16e-3}) == (1e-3, 3.16e-3, 1e-2, 3.16e-2)
+    assert widened((1e-3, 3.16e-3, 1e-2), {1e-3}) == (3.16e-4, 1e-3, 3.16e-3, 1e-2)
+
+
+def test_an_optimum_inside_leaves_the_grid():
+    assert widened((1e-3, 3.16e-3, 1e-2), {3.16e-3}) == (1e-3, 3.16e-3, 1e-2)
+
+
+def test_the_best_rate_is_the_lower_of_equals_and_never_one_that_diverged():
+    records = [tuned(1e-3, 80.0), tuned(1e-2, 80.0), tuned(1e-1, 0, error="diverged: step 3"), tuned(1e-4, 70.0)]
+    assert best_rate(records) == 1e-3
+
+
+def test_nothing_finished_chooses_nothing():
+    assert best_rate([tuned(1e-3, 0, error="diverged: step 3")]) is None
+
+
+def test_rates_are_read_back_from_another_comparison(tmp_path):
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0), tuned(1e-2, 90.0)])
+    assert best_rate(read_rates(tmp_path, like=tuned(5e-4, 0.0, seed=3))) == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [({"model": "vit_micro_patch4_32"}, "model"), ({"epochs": 9}, "training"), ({"fingerprint": "def"}, "images")],
+)
+def test_rates_of_another_question_are_refused(tmp_path, other, word):
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0, **other)])
+    with pytest.raises(ValueError, match=word):
+        read_rates(tmp_path, like=tuned(1e-3, 0.0))
+
+
+def test_a_folder_without_tuning_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no records\.jsonl"):
+        read_rates(tmp_path, like=tuned(1e-3, 0.0))
+    write_records(tmp_path / "records.jsonl", [])
+    with pytest.raises(ValueError, match="no tuning records"):
+        read_rates(tmp_path, like=tuned(1e-3, 0.0))
