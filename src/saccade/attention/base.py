@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self, TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -107,7 +107,7 @@ class Attention(nn.Module, ABC):
         count = self.tokens.count if patches is None else self.tokens.prefix + len(patches)
         return torch.ones(count, count, dtype=torch.bool)
 
-    def regrid(self, tokens: Tokens) -> Self:
+    def regrid(self, tokens: Tokens) -> Attention:
         """The same layer for another grid: whatever lives on the grid is resampled.
 
         Raises:
