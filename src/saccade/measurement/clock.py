@@ -1,0 +1,88 @@
+"""The clock: how long some calls take, read only when the device is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import mean
+
+import torch
+
+# Within so much of each other, the last few repeats of a warm-up are steady.
+STEADY_WITHIN = 0.05
+STEADY_REPEATS = 3
+MOST_WARM_UPS = 20
+MOST_WARM_UP_SECONDS = 20.0
+
+# A repeat is as many calls as take about so long: a single short one would measure the clock and the caches.
+REPEAT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Time of one call, averaged over the calls of a repeat.
+
+    Attributes:
+        seconds: by the clock that was asked for; the wall clock is the device's own on CUDA.
+        cpu_seconds: processor time of all threads.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What went before the repeats that count.
+
+    Attributes:
+        laps: one call each.
+        steady: whether the last few agreed, or the warm-up ended because it took too long.
+        calls: calls of a repeat from now on.
+    """
+
+    laps: tuple[Lap, ...]
+    steady: bool
+    calls: int
+
+
+def lap(act: Callable[[], None], calls: int, device: torch.device, clock: str = "wall") -> Lap:
+    """Calls `act` so many times and waits for the device before each reading of the clock."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+    wait_for(device)
+    cpu, wall = time.process_time(), time.perf_counter()
+    if events:
+        events[0].record()
+    for _ in range(calls):
+        act()
+    if events:
+        events[1].record()
+    wait_for(device)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if events:
+        wall = events[0].elapsed_time(events[1]) / 1000
+    return Lap((cpu if clock == "cpu" else wall) / calls, cpu / calls)
+
+
+def warm_up(act: Callable[[], None], device: torch.device, clock: str = "wall") -> WarmUp:
+    """Calls `act` until it takes equally long a few times in a row, or it has been long enough."""
+    laps: list[Lap] = []
+    start = time.perf_counter()
+    while not _steady(laps) and len(laps) < MOST_WARM_UPS:
+        laps.append(lap(act, 1, device, clock))
+        if len(laps) >= STEADY_REPEATS and time.perf_counter() - start > MOST_WARM_UP_SECONDS:
+            break
+    one = mean(each.seconds for each in laps[-STEADY_REPEATS:])
+    return WarmUp(tuple(laps), _steady(laps), max(1, round(REPEAT_SECONDS / one)))
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done all it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _steady(laps: list[Lap]) -> bool:
+    last = [each.seconds for each in laps[-STEADY_REPEATS:]]
+    return len(last) == STEADY_REPEATS and max(last) <= (1 + STEADY_WITHIN) * min(last)

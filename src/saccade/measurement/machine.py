@@ -1,0 +1,138 @@
+"""Facts of the machine that a number was taken on; no user, host or path among them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Above this share of time, in percent, in which somebody waits for a processor, times say more about the others.
+BUSY_PERCENT = 5.0
+
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+_CPUINFO = Path("/proc/cpuinfo")
+_PRESSURE = Path("/proc/pressure/cpu")
+
+# Settings from outside that change how fast or how large the same code is, by how their names begin.
+_ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+_SETTINGS = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "DNNL_", "ATEN_"),
+    *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+    *_ALLOCATOR_SETTINGS,
+)
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the machine is, and how busy it is now."""
+    return {**_lasting_facts(), "load_1min": load_1min(), "pressure_avg10": pressure_avg10()}
+
+
+def load_1min() -> float | None:
+    """Processes that ran or waited, averaged over a minute; None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def pressure_avg10() -> float | None:
+    """Percent of the last ten seconds in which some process waited for a processor; None where Linux does not say."""
+    try:
+        first = _PRESSURE.read_text(encoding="ascii").splitlines()[0]
+        return float(first.split("avg10=")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def stalled_seconds() -> float | None:
+    """For how long, since the machine started, some process waited for a processor; None where Linux does not say."""
+    try:
+        return int(_PRESSURE.read_text(encoding="ascii").splitlines()[0].split("total=")[1]) / 1e6
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def settings() -> dict[str, str]:
+    """Environment variables that change how fast or how large the same code is, paths cut to file names.
+
+    The numbers of threads are not among them: a measuring process is given its own.
+    """
+    found = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_SETTINGS)}
+    found = {name: value for name, value in found.items() if name not in THREAD_SETTINGS}
+    return {name: " ".join(Path(word).name for word in value.split()) for name, value in found.items()}
+
+
+def allocator_changed() -> bool:
+    """Whether the environment sets or replaces the system's allocator."""
+    return any(name.startswith(_ALLOCATOR_SETTINGS) for name in os.environ)
+
+
+@cache
+def _lasting_facts() -> dict[str, Any]:
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "memory_bytes": memory_bytes(),
+        "accelerator": accelerator(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "saccade": version("saccade"),
+        "commit": commit(),
+    }
+
+
+def processor() -> str:
+    """The processor as it calls itself."""
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def accelerator() -> str | None:
+    """Name of the accelerator that torch would use; None where there is none."""
+    import torch
+
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return None
+    return torch.cuda.get_device_name() if device.type == "cuda" else device.type
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this saccade runs from, "-dirty" where files differ; None for an installed one."""
+    checkout = Path(__file__).resolve().parents[3]
+    if not (checkout / ".git").exists():
+        return None
+    return _said("git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _said(*command: str) -> str | None:
+    """What a command prints; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
