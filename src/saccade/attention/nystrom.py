@@ -166,8 +166,8 @@ class Nystrom(MultiHead):
 
     @classmethod
     def softmax_limit(cls, tokens: Tokens) -> dict[str, object]:
-        """Each patch is its own landmark, and the iteration has converged."""
-        return {"landmarks": tokens.patches, "iterations": 40}
+        """Each patch is its own landmark, the iteration has converged, and nothing is added."""
+        return {"landmarks": tokens.patches, "iterations": 40, "convolution": 0}
 
 
 def segment_bounds(count: int, prefix: int, landmarks: int) -> list[tuple[int, int]]:
