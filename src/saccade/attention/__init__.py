@@ -63,11 +63,13 @@ def options_of(cls: type[Attention]) -> dict[str, object]:
     """Every option that the class takes, with its default."""
     options: dict[str, object] = {}
     for parent in cls.__mro__:
-        parameters = inspect.signature(parent.__init__).parameters.values() if "__init__" in vars(parent) else ()
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
         for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _GIVEN:
                 options.setdefault(parameter.name, parameter.default)
-        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return dict(sorted(options.items()))
 

@@ -68,9 +68,7 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.autocast(device.type, enabled=False)
 
 
-def onto_grid(
-    x: Float[Tensor, "b p w"], patches: Int[Tensor, "b p"] | None, tokens: Tokens
-) -> Float[Tensor, "b l w"]:
+def onto_grid(x: Float[Tensor, "b p w"], patches: Int[Tensor, "b p"] | None, tokens: Tokens) -> Float[Tensor, "b l w"]:
     """The visible patches at their places on the whole grid, in raster order; zeros where none is."""
     if patches is None:
         return x
@@ -87,8 +85,8 @@ def off_grid(x: Float[Tensor, "b l w"], patches: Int[Tensor, "b p"] | None) -> F
 
 def resize(maps: Float[Tensor, "c y x"], grid: tuple[int, int]) -> Float[Tensor, "c h w"]:
     """Maps of another size: bilinear, smoothed where they shrink."""
-    sizes = {"size": grid, "mode": "bilinear", "align_corners": False, "antialias": True}
-    return torch.nn.functional.interpolate(maps[None], **sizes)[0]
+    bilinear = torch.nn.functional.interpolate(maps[None], grid, mode="bilinear", align_corners=False, antialias=True)
+    return bilinear[0]
 
 
 def require_whole(mechanism: str, least: int, **options: object) -> None:
