@@ -37,13 +37,13 @@ class Cell:
         """Folder name: readable in front, unique behind."""
         key = json.dumps([self.kind, self.attention_resolved, self.rate, self.seed])
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.attention).strip("-")[:40]
-        return f"{self.kind}-{readable}-lr{self.rate:.3g}-seed{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        return (
+            f"{self.kind}-{readable}-lr{self.rate:.3g}-seed{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+        )
 
     def recipe(self, base: Recipe) -> Recipe:
         """The comparison's recipe with this cell's attention, rate and seed: nothing else differs between two cells."""
-        return with_values(
-            base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed}
-        )
+        return with_values(base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed})
 
     def task(self, base: Recipe, folder: Path, device: str, threads: int | None) -> Mapping[str, Any]:
         """What a worker is told."""

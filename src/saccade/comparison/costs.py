@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,10 +17,11 @@ from saccade.measurement.machine import machine_facts
 from saccade.measurement.operations import operations
 from saccade.measurement.peak import measure_peak
 from saccade.measurement.seconds import time_rivals
-from saccade.measurement.subject import Subject
+from saccade.measurement.subject import Clock, Subject
 from saccade.models.sizes import create_model
 from saccade.models.vit import VisionTransformer
 from saccade.record import Record
+from saccade.training.progress import Progress
 
 # What must be equal for two timings to stand beside each other.
 SAME_MACHINE = ("processor", "cores", "accelerator", "torch", "saccade")
@@ -35,7 +36,7 @@ class Terms:
     amp_dtype: str | None
     device: str
     threads: int
-    clock: str
+    clock: Clock
     repeats: int
 
     def subject(self, question: Question, attention: str) -> Subject:
@@ -45,6 +46,7 @@ class Terms:
             attention=attention,
             options=dict(question.recipe.model.options),
             batch_size=self.batch_size,
+            inference_batch=self.batch_size,
             dtype=self.dtype,
             amp_dtype=self.amp_dtype,
             device=self.device,
@@ -92,12 +94,14 @@ def baselines(question: Question, terms: Terms) -> list[Entry]:
     return [question.entry(BASELINE), question.entry(f'softmax(kernel="{other}")')]
 
 
-def measure_memory(question: Question, terms: Terms, entries: Sequence[Entry], store: Store) -> None:
+def measure_memory(
+    question: Question, terms: Terms, entries: Sequence[Entry], store: Store, progress: Progress
+) -> None:
     """Measures the peak of each mechanism that has none on these terms; each is kept the moment it is there."""
-    for entry in entries:
+    missing = [entry for entry in entries if store.named(_memory_cell(entry, terms)) is None]
+    for done, entry in enumerate(missing):
         name = _memory_cell(entry, terms)
-        if (store.cells / name / "record.json").is_file():
-            continue
+        progress.say(f"peak memory {done + 1}/{len(missing)}: {entry.attention}")
         record = measure_peak(terms.subject(question, entry.attention))
         # A failure is shown in this run's answer and tried again in the next one.
         store.add(name, record) if record.error is None else store.hold(record)
@@ -108,7 +112,7 @@ def measure_seconds(
     terms: Terms,
     entries: Sequence[Entry],
     store: Store,
-    note: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Times, in one new round with softmax, every mechanism that has no times on these terms."""
     done = {record.attention_resolved for record in store.records() if timed_alike(record, terms)}
@@ -116,7 +120,7 @@ def measure_seconds(
     if not missing:
         return
     rivals = {entry.attention_resolved: entry for entry in [*baselines(question, terms), *missing]}
-    note(f"timing {len(rivals)} models in turns, each in its own process")
+    progress.say(f"timing {len(rivals)} models in turns, each in its own process")
     records = time_rivals(
         [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saccade.attention import resolved_text
+from saccade.record import Record
 from saccade.training.recipe import Recipe, recipe_to_dict, with_values
 
 BASELINE = "softmax"
@@ -29,13 +31,13 @@ class Question:
 
     Attributes:
         recipe: with the model's data-dependent options (classes, channels) filled in.
-        fingerprint: of the images.
+        data: facts of the images.
         device: as torch writes it.
         depth: layers of the model.
     """
 
     recipe: Recipe
-    fingerprint: str
+    data: Mapping[str, Any]
     device: str
     depth: int
 
@@ -56,12 +58,25 @@ class Question:
                 note(f"{entry.attention} is {first.attention} written otherwise: it gets no second row")
         return list(unique.values())
 
+    def example(self) -> Record:
+        """A record of this question's training, for others to be held against."""
+        recipe = recipe_to_dict(self.recipe)
+        return Record(
+            kind="tuning",
+            attention=BASELINE,
+            attention_resolved=self.entry(BASELINE).attention_resolved,
+            model=self.recipe.model.name,
+            model_options=recipe["model"]["options"],
+            data=self.data,
+            recipe=recipe,
+        )
+
     @property
     def key(self) -> str:
         """Eight digits that stand for everything but the mechanisms, the seeds and the number of rates."""
         recipe = recipe_to_dict(with_values(self.recipe, {"model.attention": BASELINE, "train.seed": 0}))
         recipe["train"].pop("logging_step", None)
-        asked = json.dumps([recipe, self.fingerprint, self.device.split(":")[0]], sort_keys=True, default=str)
+        asked = json.dumps([recipe, self.data["fingerprint"], self.device.split(":")[0]], sort_keys=True, default=str)
         return hashlib.sha256(asked.encode()).hexdigest()[:8]
 
     def default_folder(self) -> Path:

@@ -33,7 +33,11 @@ class Store:
 
     def of(self, cell: Cell) -> Record | None:
         """The record of a training cell, where it has finished."""
-        return read_cell(self.cells / cell.name)
+        return self.named(cell.name)
+
+    def named(self, name: str) -> Record | None:
+        """The record that was kept under this name."""
+        return read_cell(self.cells / name)
 
     def add(self, name: str, record: Record) -> None:
         """Keeps a single measurement under the name of its cell."""
@@ -65,7 +69,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = open(self.folder / ".lock", "w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
-            raise ValueError(f"--output {self.folder}: cannot write there: {error.strerror}; give another folder") from error
+            raise ValueError(f"--output {self.folder}: {error.strerror}; give a folder that can be written") from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

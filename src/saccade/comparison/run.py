@@ -1,0 +1,133 @@
+"""The flow of a comparison: plan, say what is unfair, tune, train, measure, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from saccade.attention import list_attentions, resolved_text
+from saccade.comparison.costs import Terms, operations_record
+from saccade.comparison.question import BASELINE, Question
+from saccade.comparison.result import Comparison, conclude, plan_facts
+from saccade.comparison.store import Store
+from saccade.comparison.study import Study
+from saccade.comparison.tuning import read_rates
+from saccade.measurement.subject import Clock
+from saccade.reports.fairness import before, stop
+from saccade.training.chosen import chosen_recipe
+from saccade.training.device import choose_device
+from saccade.training.progress import Progress, Silent
+from saccade.training.recipe import Recipe
+from saccade.training.setup import load_images, plan_model, resolve
+
+
+def compare(
+    attentions: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    model: str | None = None,
+    recipe: str | Recipe | None = None,
+    settings: Sequence[str] = (),
+    seeds: int = 5,
+    tune: int = 0,
+    rates: str | Path | None = None,
+    margin: float = 1.0,
+    anyway: bool = False,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    img_size: int | Sequence[int] | None = None,
+    dtype: str | None = None,
+    amp_dtype: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    jobs: int = 1,
+    repeats: int = 7,
+    clock: Clock = "wall",
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Trains the same model with each attention, measures each, and answers which one to take.
+
+    Example:
+        answer = saccade.compare(["softmax", "linear"], data="digits", seeds=3, anyway=True)
+        answer.rows, answer.sentence, answer.to_pandas()
+
+    Args:
+        attentions: their written forms; none means all that saccade brings. Softmax is always in.
+        data, model, recipe, settings, epochs, lr, batch_size, img_size, dtype, amp_dtype: as in `saccade.train`.
+        seeds: runs of each mechanism, seeds 0 .. seeds - 1.
+        tune: learning rates tried for each mechanism, around the recipe's; 0 for none.
+        rates: folder of a tuned comparison of the same model, recipe and images, whose rates are used.
+        margin: points of accuracy that a mechanism may lose and still be "not worse".
+        anyway: go on where no mechanism could gain a tenth of the model's arithmetic.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        threads: of each process; None for torch's own choice.
+        jobs: training runs at a time; times are taken alone.
+        repeats: of each timing.
+        clock: "wall", or "cpu" for noisy machines.
+        output: folder; None for runs/compare-<data>-<model>-<hash of the question>.
+        progress: is told what is worth saying on the way; None shows nothing.
+
+    Raises:
+        ValueError: what cannot be compared, before anything runs; what had been computed stays on disk.
+    """
+    _check_counts(seeds, tune, rates, margin, jobs, repeats)
+    place = str(choose_device(device))
+    flags = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "dtype": dtype, "amp_dtype": amp_dtype}
+    wanted = chosen_recipe(
+        recipe=recipe, model=model, attention=BASELINE, data=data, img_size=img_size, flags=flags, settings=settings
+    )
+    told, say = wanted.train, (progress or Silent()).say
+    terms = Terms(
+        batch_size=told.batch_size,
+        dtype=told.dtype,
+        amp_dtype=told.amp_dtype,
+        device=place,
+        threads=threads or torch.get_num_threads(),
+        clock=clock,
+        repeats=repeats,
+    )
+    question = ask(wanted, attentions, place, say)
+    entries = question.entries(attentions or list_attentions(), say)
+    operations = [operations_record(question, entry) for entry in entries]
+    tuned = [] if rates is None else read_rates(Path(rates), like=question.example())
+    plan = plan_facts(question, operations, terms, seeds=seeds, tune=tune, tuned=tuned, margin=margin)
+    for finding in before(plan):
+        say(str(finding))
+    if not anyway and (finding := stop(plan)) is not None:
+        raise ValueError(f"{finding.sentence} {finding.remedy}")
+    store = Store(Path(output) if output is not None else question.default_folder())
+    with store.locked():
+        say(f"everything is kept in {store.folder}; the same command goes on there")
+        study = Study(question, entries, terms, store, jobs=jobs, progress=progress or Silent())
+        tuned = study.tune(tune) if tune else tuned
+        trained = study.train(study.rates(tuned), range(seeds))
+        measured = study.measure()
+        records = [*operations, *tuned, *trained, *measured]
+        comparison = conclude(plan, entries, records, store.folder, study.failures)
+        comparison.save()
+    return comparison
+
+
+def ask(recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[str], None]) -> Question:
+    """The question, with what only the images can tell; mechanisms that are none are refused before these are read."""
+    planned = plan_model(recipe)
+    for attention in attentions:
+        resolved_text(attention, len(planned.blocks))
+    dataset = load_images(recipe, planned.img_size, say)
+    return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks))
+
+
+def _check_counts(seeds: int, tune: int, rates: str | Path | None, margin: float, jobs: int, repeats: int) -> None:
+    for name, count in (("seeds", seeds), ("jobs", jobs), ("repeats", repeats)):
+        if count < 1:
+            raise ValueError(f"--{name} {count}: must be at least 1")
+    if tune < 0:
+        raise ValueError(f"--tune {tune}: must be a number of rates to try, or 0 for none")
+    if tune and rates is not None:
+        raise ValueError(f"--tune {tune} with --rates {rates}: one of the two chooses the rates")
+    if not margin > 0:
+        raise ValueError(f"--margin {margin:g}: must be above 0 points, for chance alone takes a little")
