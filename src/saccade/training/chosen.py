@@ -1,0 +1,45 @@
+"""From what a user says to the recipe of a run: defaults < recipe < flags < --set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from saccade.models.sizes import model_defaults
+from saccade.training.recipe import Recipe, with_settings, with_values
+from saccade.training.recipes import named_recipe, recipe_for
+
+
+def chosen_recipe(
+    *,
+    recipe: str | Recipe | None = None,
+    model: str | None = None,
+    attention: str | None = None,
+    data: str | None = None,
+    img_size: Sequence[int] | int | None = None,
+    flags: Mapping[str, Any],
+    settings: Iterable[str] = (),
+) -> Recipe:
+    """The recipe of a run.
+
+    Args:
+        recipe: a named one, a TOML file, or a Recipe; None takes the one that fits model and data.
+        model: name of a model; None keeps the recipe's.
+        attention: its written form; None keeps the recipe's, or takes that of `model` where one is given.
+        data: name or path; None keeps the recipe's.
+        img_size: one side, or rows and columns, in pixels; None keeps the model's own.
+        flags: values of `TrainRecipe` by name; those that are None keep the recipe's.
+        settings: what `--set` was given, as in "augment.flip=0".
+
+    Raises:
+        ValueError: an unknown name, a wrong type, a value out of its range.
+    """
+    base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(data, model))
+    if model is not None and attention is None:
+        attention = model_defaults(model)["attention"]
+    values = {"model.name": model, "model.attention": attention, "data.name": data}
+    one_side = isinstance(img_size, Sequence) and len(img_size) == 1
+    values["model.options.img_size"] = img_size[0] if one_side else img_size
+    values |= {f"train.{name}": value for name, value in flags.items()}
+    given = {name: value for name, value in values.items() if value is not None}
+    return with_settings(with_values(base, given), settings)

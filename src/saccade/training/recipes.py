@@ -1,0 +1,105 @@
+"""The named recipes: TOML files beside this module, each with command, machine, minutes and result on top."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from saccade.training.recipe import Recipe
+
+_FOLDER = Path(__file__).parent / "named"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A recipe of saccade's own.
+
+    Attributes:
+        name: what --recipe takes.
+        title: what it is for.
+        command: how it was run.
+        machine: where it was run.
+        minutes: how long it took there.
+        result: what came out.
+        text: the whole file, TOML.
+    """
+
+    name: str
+    title: str
+    command: str
+    machine: str
+    minutes: str
+    result: str
+    text: str
+
+
+def list_recipes() -> list[str]:
+    """The names."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def named(name: str) -> Named:
+    """What a named recipe says of itself, read without torch.
+
+    Raises:
+        ValueError: there is none of that name; the nearest is named.
+    """
+    if name not in list_recipes():
+        near = difflib.get_close_matches(name, list_recipes(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"there is no recipe {name!r}: {hint}known are {', '.join(list_recipes())}, or a TOML file")
+    text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    top = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")]
+    said = dict(line.split(": ", 1) for line in top[1:5])
+    return Named(name, top[0], said["command"], said["machine"], said["minutes"], said["result"], text)
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name, or of a TOML file where `name` ends in .toml.
+
+    Raises:
+        ValueError: no such name or file, or a file that is no recipe.
+    """
+    from saccade.training.recipe import recipe_from_toml
+
+    if not name.endswith(".toml"):
+        return recipe_from_toml(named(name).text)
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"--recipe {name}: cannot be read ({error}); `saccade recipes` lists the named ones"
+        ) from error
+    try:
+        return recipe_from_toml(text)
+    except ValueError as error:
+        raise ValueError(f"--recipe {name}: {error}") from error
+
+
+def recipe_for(data: str | None, model: str | None) -> str:
+    """The name of the recipe for these, where the user names none: the model's image size decides, else the data.
+
+    Args:
+        data: as the user wrote it, if so.
+        model: as the user wrote it, if so.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    from saccade.models.sizes import model_defaults
+
+    if model in ("vit", "vitl", "vitx"):
+        return "original-004"
+    if model is not None:
+        side = model_defaults(model)["img_size"]
+        return "digits" if side <= 8 else "cifar10-micro" if side <= 32 else "vit"
+    if data is None or data == "digits":
+        return "digits"
+    return "cifar10-micro" if Path(data).name in _SMALL else "vit"
+
+
+# Data sets of 28 and 32 pixels, by the name of the set or of its folder.
+_SMALL = ("cifar10", "cifar100", "mnist", "fashion_mnist")
