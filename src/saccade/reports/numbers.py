@@ -1,0 +1,56 @@
+"""Numbers as people read them: a true minus, a sensible number of digits, a unit."""
+
+from __future__ import annotations
+
+from saccade.reports.ratios import Ratio
+from saccade.reports.statistics import Difference
+
+NONE = "–"
+
+
+def signed(points: float) -> str:
+    """-0.93 as "−0.9", 0.43 as "+0.4"."""
+    return f"{points:+.1f}".replace("-", "−")
+
+
+def interval(difference: Difference) -> str:
+    """The ends of a difference's interval; empty where there is none."""
+    if difference.low_points is None or difference.high_points is None:
+        return ""
+    return f"{signed(difference.low_points)} … {signed(difference.high_points)}"
+
+
+def times(value: float) -> str:
+    """A ratio with three significant digits at most."""
+    return f"{value:.2f}" if value < 10 else f"{value:.3g}"
+
+
+def spread(ratio: Ratio) -> str:
+    """The ends of a ratio's interval; empty where there is none, or softmax is divided by itself."""
+    return (
+        ""
+        if ratio.low is None or ratio.high is None or ratio.low == ratio.high
+        else f"{times(ratio.low)}–{times(ratio.high)}"
+    )
+
+
+def counted(value: float, unit: str = "") -> str:
+    """28298 as "28.3 k", with the unit behind the prefix."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{three_digits(value / size)} {prefix}{unit}"
+    return f"{three_digits(value)} {unit}".strip()
+
+
+def three_digits(value: float) -> str:
+    """4.0 as "4.00", 400.0 as "400": columns of numbers line up."""
+    return f"{value:#.3g}".rstrip(".")
+
+
+def duration(seconds: float) -> str:
+    """0.0123 as "12.3 ms", 75 as "75 s", 5400 as "1.5 h"."""
+    if seconds < 1:
+        return f"{three_digits(seconds * 1e3)} ms"
+    if seconds < 600:
+        return f"{three_digits(seconds)} s"
+    return f"{three_digits(seconds / 60)} min" if seconds < 5400 else f"{three_digits(seconds / 3600)} h"

@@ -1,0 +1,130 @@
+"""Tables: a comparison in a terminal, in Markdown and in a notebook; what a user wrote is text everywhere."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from saccade.reports.columns import Cell, Column, columns, legend
+from saccade.reports.rows import Row
+
+# Between two columns.
+GAP = 2
+
+# A longer name is broken in front of its options.
+LONG_NAME = 24
+
+STYLES = {"better": "green", "not worse": "green", "worse": "red", "diverged": "red", "undecided": "yellow"}
+
+
+class TerminalTable:
+    """The comparison for rich to print, in as many columns as the terminal has."""
+
+    def __init__(self, rows: Sequence[Row], margin_points: int | float) -> None:
+        names, *rest = columns(rows, margin_points)
+        self.columns = [replace(names, cells=tuple(_broken(cell) for cell in names.cells)), *rest]
+        self.legend = legend(rows)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for place, shown in enumerate(cut(self.columns, options.max_width)):
+            if place:
+                yield Text()
+            yield _table(shown)
+        yield Text()
+        yield Text(self.legend, style="dim")
+
+
+def terminal(rows: Sequence[Row], margin_points: int | float) -> TerminalTable:
+    """The table for a rich console."""
+    return TerminalTable(rows, margin_points)
+
+
+def markdown(rows: Sequence[Row], margin_points: int | float) -> str:
+    """The table for report.md."""
+    shown = columns(rows, margin_points)
+    names = [(code(first), small) for first, small in shown[0].cells]
+    cells = zip(names, *(column.cells for column in shown[1:]), strict=True)
+    lines = [
+        [_lines(column.heading) for column in shown],
+        [":--" if column.words else "--:" for column in shown],
+        *([_lines(cell) for cell in row] for row in cells),
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{legend(rows)}\n"
+
+
+def notebook(rows: Sequence[Row], margin_points: int | float) -> str:
+    """The table as HTML."""
+    shown = columns(rows, margin_points)
+    head = "".join(_html_cell("th", column, column.heading) for column in shown)
+    body = "".join(
+        "<tr>" + "".join(_html_cell("td", column, column.cells[place]) for column in shown) + "</tr>"
+        for place in range(len(rows))
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html.escape(legend(rows))}</p>"
+
+
+def code(text: str) -> str:
+    """What a user wrote, as code that no Markdown reads: on one line, its bars escaped, fenced past its own ticks."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def cut(shown: Sequence[Column], width: int) -> list[list[Column]]:
+    """The columns as one table, or as several below each other where one would be too wide; groups stay whole."""
+    first, *rest = shown
+    tables: list[list[Column]] = [[first]]
+    for _, columns_of_group in groupby(rest, key=lambda column: column.group):
+        group = list(columns_of_group)
+        needed = sum(column.width + GAP for column in [*tables[-1], *group]) - GAP
+        if needed > width and len(tables[-1]) > 1:
+            tables.append([first])
+        tables[-1] += group
+    return tables
+
+
+def _broken(cell: Cell) -> Cell:
+    """A name too long for one line, with its options on the next, before whatever stands there."""
+    name, bracket, options = cell[0].partition("(")
+    if len(cell[0]) <= LONG_NAME or not bracket:
+        return cell
+    return name, "\n".join(line for line in (bracket + options, cell[1]) if line)
+
+
+def _table(shown: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="", show_edge=False)
+    for place, column in enumerate(shown):
+        table.add_column(
+            _text(column.heading, "bold"),
+            justify="left" if column.words else "right",
+            no_wrap=place > 0,
+            overflow="fold",
+            min_width=12 if place == 0 else None,
+        )
+    for cells in zip(*(column.cells for column in shown), strict=True):
+        table.add_row(*(_text(cell, STYLES.get(cell[0], "")) for cell in cells))
+    return table
+
+
+def _text(cell: Cell, style: str = "") -> Text:
+    return Text("\n").join([Text(cell[0], style), Text(cell[1], "dim")])
+
+
+def _lines(cell: Cell) -> str:
+    return f"{cell[0]}<br>{cell[1]}" if cell[1] else cell[0]
+
+
+def _html_cell(tag: str, column: Column, cell: Cell) -> str:
+    side = "left" if column.words else "right"
+    small = f"<br><small>{html.escape(cell[1])}</small>" if cell[1] else ""
+    return f'<{tag} style="text-align:{side};vertical-align:top">{html.escape(cell[0])}{small}</{tag}>'

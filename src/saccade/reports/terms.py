@@ -1,0 +1,62 @@
+"""Terms: what two records must share before one number may be divided by the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from saccade.record import Record
+
+TERMS = (
+    "device",
+    "dtype",
+    "amp_dtype",
+    "batch_size",
+    "inference_batch",
+    "threads",
+    "clock",
+    "allocator",
+    "checkpointing",
+    "compile",
+    "environment",
+)
+
+# What costs depend on by their nature; other versions may differ with a warning.
+MACHINE = ("processor", "accelerator", "cores", "system", "torch")
+
+VERSIONS = ("python", "saccade", "commit")
+
+
+def terms(record: Record) -> dict[str, Any]:
+    """The conditions that must be equal on both sides; the kernel is the mechanism's own."""
+    return {name: record.conditions.get(name) for name in TERMS}
+
+
+def machine(record: Record) -> dict[str, Any]:
+    """The machine and the torch on it, without how busy it was."""
+    return {name: record.machine.get(name) for name in MACHINE}
+
+
+def versions(record: Record) -> dict[str, Any]:
+    """The other versions."""
+    return {name: record.machine.get(name) for name in VERSIONS}
+
+
+def alike(one: Record, other: Record) -> bool:
+    """Whether the two were measured on equal terms and like machines."""
+    return terms(one) == terms(other) and machine(one) == machine(other)
+
+
+def differing(facts: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """The names under which the facts differ, each with the values that are there."""
+    values: dict[str, dict[str, None]] = {}
+    for fact in facts:
+        for name, value in fact.items():
+            values.setdefault(name, {})[json.dumps(value, sort_keys=True, default=str)] = None
+    return {name: list(found) for name, found in values.items() if len(found) > 1}
+
+
+def device_kind(device: str) -> str:
+    """cpu, cuda or mps, whatever its number."""
+    return device.partition(":")[0]

@@ -1,0 +1,128 @@
+"""Trained: what the training runs of each mechanism came to, and how each stands to softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+
+import numpy as np
+from jaxtyping import Bool
+
+from saccade.record import Record
+from saccade.reports.function import function_of
+from saccade.reports.statistics import Difference, differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The runs of one mechanism that were judged on the test set.
+
+    Attributes:
+        finished: by seed.
+        diverged: seeds whose run ended in a loss that is not finite.
+        tuning: its tuning runs, at one rate each.
+    """
+
+    finished: Mapping[int, Record] = field(default_factory=dict)
+    diverged: tuple[int, ...] = ()
+    tuning: tuple[Record, ...] = ()
+
+    @property
+    def accuracy_percent(self) -> dict[int, float]:
+        """Top-1 on the test set, by seed."""
+        return {seed: float(one.values["test_top1_percent"]) for seed, one in self.finished.items()}
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Seconds of training, mean over seeds."""
+        return mean(float(one.values["train_seconds"]) for one in self.finished.values()) if self.finished else None
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of its last run."""
+        return rate_of(self.finished[max(self.finished)]) if self.finished else None
+
+    def sensitivity_points(self, chance_percent: float) -> float | None:
+        """How much validation accuracy a rate of the grid loses to the best one, mean over the grid.
+
+        What Wortsman et al. 2023 (https://arxiv.org/abs/2309.14322) measure in loss. A rate that diverged counts as
+        chance.
+        """
+        if len(self.tuning) < 2:
+            return None
+        reached = [validation_percent(one, chance_percent) for one in self.tuning]
+        return max(reached) - mean(reached)
+
+
+def rate_of(record: Record) -> float:
+    """The learning rate of a run."""
+    assert record.recipe is not None
+    return float(record.recipe["train"]["lr"])
+
+
+def validation_percent(record: Record, chance_percent: float) -> float:
+    """Validation accuracy of a run; chance where it diverged."""
+    return float(record.values["validation_top1_percent"]) if record.error is None else chance_percent
+
+
+def chance_percent(records: Iterable[Record]) -> float:
+    """What guessing gets; 0 where no record names the number of classes."""
+    classes = next((one.data["classes"] for one in records if one.data and "classes" in one.data), None)
+    return 100 / int(classes) if classes else 0.0
+
+
+def trained_by_function(records: Iterable[Record]) -> dict[str, Trained]:
+    """The training runs of each function, the latest of each seed and of each rate."""
+    accuracy: dict[str, dict[int, Record]] = {}
+    tuning: dict[str, dict[float, Record]] = {}
+    for record in records:
+        function = function_of(record.attention_resolved)
+        if record.kind == "accuracy" and record.seed is not None:
+            accuracy.setdefault(function, {})[record.seed] = record
+        if record.kind == "tuning" and record.recipe is not None:
+            tuning.setdefault(function, {})[rate_of(record)] = record
+    return {
+        function: Trained(
+            finished={seed: one for seed, one in sorted(accuracy.get(function, {}).items()) if one.error is None},
+            diverged=tuple(sorted(seed for seed, one in accuracy.get(function, {}).items() if one.error is not None)),
+            tuning=tuple(one for _, one in sorted(tuning.get(function, {}).items())),
+        )
+        for function in {**accuracy, **tuning}
+    }
+
+
+def differences_to(baseline: str, trained: Mapping[str, Trained], margin_points: float) -> dict[str, Difference]:
+    """How each mechanism that finished softmax's seeds on softmax's test images stands to it.
+
+    A mechanism that diverged or is incomplete has no place in the table of mechanisms and seeds, and no difference.
+    """
+    softmax = trained.get(baseline, Trained())
+    if not softmax.finished or softmax.diverged:
+        return {}
+    rivals = [name for name, one in trained.items() if name != baseline and _comparable(one, softmax)]
+    seeds = list(softmax.finished)
+    correct = np.stack([_correct(trained[name], seeds) for name in [baseline, *rivals]])
+    return dict(zip(rivals, differences(correct, margin_points), strict=True))
+
+
+def _comparable(one: Trained, softmax: Trained) -> bool:
+    return not one.diverged and all(
+        seed in one.finished and _same_images(one.finished[seed], record) for seed, record in softmax.finished.items()
+    )
+
+
+def _same_images(one: Record, other: Record) -> bool:
+    return (one.data or {}).get("fingerprint") == (other.data or {}).get("fingerprint") and (
+        one.values["test_images"] == other.values["test_images"]
+    )
+
+
+def _correct(one: Trained, seeds: Sequence[int]) -> Bool[np.ndarray, "s n"]:
+    return np.stack([right_answers(one.finished[seed]) for seed in seeds])
+
+
+def right_answers(record: Record) -> Bool[np.ndarray, " n"]:
+    """Which test images a run got right: one bit each, in order, in hexadecimal."""
+    packed = np.frombuffer(bytes.fromhex(record.values["test_correct"]), dtype=np.uint8)
+    return np.unpackbits(packed, count=int(record.values["test_images"])).astype(bool)
