@@ -82,7 +82,8 @@ class Linear(MultiHead):
 
 def feature(x: Float[Tensor, "*b n e"]) -> Float[Tensor, "*b n e"]:
     """φ(x) = elu(x) + 1, in float32 at least."""
-    return torch.nn.functional.elu(at_least_float32(x)) + 1
+    # Contiguous at once: products copy otherwise, and torch 2.13 compiles an elu of heads with wrong strides.
+    return torch.nn.functional.elu(at_least_float32(x).contiguous()).add_(1)
 
 
 def by_pairs(
