@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -29,7 +31,7 @@ def compare(
     threads: int | None = None,
     jobs: int = 1,
     repeats: int = 7,
-    clock: str = "wall",
+    clock: Literal["wall", "cpu"] = "wall",
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -94,32 +96,37 @@ def compare(
     """
     from saccade.cli.console import note, results
     from saccade.comparison import compare as run
+    from saccade.training.progress import shown
 
-    comparison = run(
-        attentions,
-        data=data,
-        model=model,
-        recipe=recipe,
-        settings=set_,
-        seeds=seeds,
-        tune=tune,
-        rates=rates,
-        margin=margin,
-        anyway=anyway,
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        img_size=img_size,
-        dtype=dtype,
-        amp_dtype=amp_dtype,
-        device=device,
-        threads=threads,
-        jobs=jobs,
-        repeats=repeats,
-        clock=clock,
-        output=output,
-        note=note,
-    )
+    with shown() as progress:
+        comparison = run(
+            attentions,
+            data=data,
+            model=model,
+            recipe=recipe,
+            settings=set_,
+            seeds=seeds,
+            tune=tune,
+            rates=rates,
+            margin=margin,
+            anyway=anyway,
+            epochs=epochs,
+            lr=lr,
+            batch_size=batch_size,
+            img_size=img_size,
+            dtype=dtype,
+            amp_dtype=amp_dtype,
+            device=device,
+            threads=threads,
+            jobs=jobs,
+            repeats=repeats,
+            clock=clock,
+            output=output,
+            progress=progress,
+            command=shlex.join(["saccade", *sys.argv[1:]]),
+        )
+    for failure in comparison.failures:
+        note(failure)
     if json:
         for line in comparison.json_lines():
             results().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,12 +14,11 @@ import torch
 from saccade.comparison.question import BASELINE, Entry, Question
 from saccade.comparison.store import Store
 from saccade.measurement.machine import machine_facts
-from saccade.measurement.operations import operations
 from saccade.measurement.peak import measure_peak
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Clock, Subject
+from saccade.measurement.timed import kernels
 from saccade.models.sizes import create_model
-from saccade.models.vit import VisionTransformer
 from saccade.record import Record
 from saccade.training.progress import Progress
 
@@ -66,31 +65,17 @@ class Terms:
         }
 
 
-def planned_model(question: Question, attention: str) -> VisionTransformer:
-    """The model on the meta device: its sizes and refusals, without its memory."""
+def kernel_of(question: Question, terms: Terms, attention: str) -> str:
+    """The kernels that run on these terms; "eager" for a mechanism that has no choice."""
+    subject = terms.subject(question, attention)
     with torch.device("meta"):
-        return create_model(question.recipe.model.name, attention=attention, **question.recipe.model.options)
-
-
-def operations_record(question: Question, entry: Entry) -> Record:
-    """Parameters and declared FLOPs; raises the ValueError with which a mechanism refuses this size."""
-    return Record(
-        kind="operations",
-        attention=entry.attention,
-        attention_resolved=entry.attention_resolved,
-        model=question.recipe.model.name,
-        model_options=question.recipe.model.options,
-        values=operations(planned_model(question, entry.attention)),
-        machine=machine_facts(),
-    )
+        model = create_model(subject.model, attention, **subject.options)
+    return kernels(model, subject)["kernel_run"] or "eager"
 
 
 def baselines(question: Question, terms: Terms) -> list[Entry]:
     """Softmax by each of its kernels: the same function, timed beside each other."""
-    model = planned_model(question, BASELINE)
-    dtype = torch.bfloat16 if "bf16" in (terms.dtype, terms.amp_dtype) else torch.float32
-    ran = model.blocks[0].attn.kernel_for(dtype, torch.device(terms.device))
-    other = "explicit" if ran == "sdpa" else "sdpa"
+    other = "explicit" if kernel_of(question, terms, BASELINE) == "sdpa" else "sdpa"
     return [question.entry(BASELINE), question.entry(f'softmax(kernel="{other}")')]
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 
 from saccade.attention import list_attentions, resolved_text
-from saccade.comparison.costs import Terms, operations_record
+from saccade.comparison.costs import Terms
+from saccade.comparison.plan import plan_facts
 from saccade.comparison.question import BASELINE, Question
-from saccade.comparison.result import Comparison, conclude, plan_facts
+from saccade.comparison.result import Comparison, conclude
 from saccade.comparison.store import Store
 from saccade.comparison.study import Study
 from saccade.comparison.tuning import read_rates
+from saccade.measurement.operations import operations_record
 from saccade.measurement.subject import Clock
 from saccade.reports.fairness import before, stop
 from saccade.training.chosen import chosen_recipe
@@ -48,6 +50,7 @@ def compare(
     clock: Clock = "wall",
     output: str | Path | None = None,
     progress: Progress | None = None,
+    command: str = "",
 ) -> Comparison:
     """Trains the same model with each attention, measures each, and answers which one to take.
 
@@ -70,6 +73,7 @@ def compare(
         clock: "wall", or "cpu" for noisy machines.
         output: folder; None for runs/compare-<data>-<model>-<hash of the question>.
         progress: is told what is worth saying on the way; None shows nothing.
+        command: how this was asked, for the report.
 
     Raises:
         ValueError: what cannot be compared, before anything runs; what had been computed stays on disk.
@@ -92,22 +96,26 @@ def compare(
     )
     question = ask(wanted, attentions, place, say)
     entries = question.entries(attentions or list_attentions(), say)
-    operations = [operations_record(question, entry) for entry in entries]
+    operations = [operations_record(terms.subject(question, entry.attention)) for entry in entries]
     tuned = [] if rates is None else read_rates(Path(rates), like=question.example())
-    plan = plan_facts(question, operations, terms, seeds=seeds, tune=tune, tuned=tuned, margin=margin)
-    for finding in before(plan):
+    plan = plan_facts(question, operations, terms, seeds=seeds, tune=tune, rates=rates)
+    findings = before(plan)
+    for finding in findings:
         say(str(finding))
-    if not anyway and (finding := stop(plan)) is not None:
-        raise ValueError(f"{finding.sentence} {finding.remedy}")
+    if not anyway and (nothing := stop(plan)) is not None:
+        raise ValueError(f"{nothing.sentence}; {nothing.remedy}")
     store = Store(Path(output) if output is not None else question.default_folder())
     with store.locked():
         say(f"everything is kept in {store.folder}; the same command goes on there")
         study = Study(question, entries, terms, store, jobs=jobs, progress=progress or Silent())
+        for entry, record in zip(entries, operations, strict=True):
+            store.add_operations(entry.attention_resolved, record)
         tuned = study.tune(tune) if tune else tuned
         trained = study.train(study.rates(tuned), range(seeds))
-        measured = study.measure()
-        records = [*operations, *tuned, *trained, *measured]
-        comparison = conclude(plan, entries, records, store.folder, study.failures)
+        records = [*operations, *tuned, *trained, *study.measure()]
+        comparison = conclude(
+            findings, records, store.folder, margin_points=margin, failures=study.failures, command=command
+        )
         comparison.save()
     return comparison
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,10 @@ class Store:
         """Keeps a single measurement under the name of its cell."""
         write_cell(self.cells / name, record)
         self.write_all()
+
+    def add_operations(self, attention_resolved: str, record: Record) -> None:
+        """Keeps the declared counts of a mechanism."""
+        self.add(f"operations-{hashlib.sha256(attention_resolved.encode()).hexdigest()[:12]}", record)
 
     def add_round(self, name: str, records: Sequence[Record]) -> None:
         """Keeps a timing round, whole."""
