@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import mean
 
 import torch
 
 # Within so much of each other, the last few repeats of a warm-up are steady.
 STEADY_WITHIN = 0.05
 STEADY_REPEATS = 3
-MOST_WARM_UPS = 20
+MOST_WARM_UPS = 12
 MOST_WARM_UP_SECONDS = 20.0
 
 # A repeat is as many calls as take about so long: a single short one would measure the clock and the caches.
@@ -37,7 +36,7 @@ class WarmUp:
     """What went before the repeats that count.
 
     Attributes:
-        laps: one call each.
+        laps: a single call each at first, then as many as a repeat has.
         steady: whether the last few agreed, or the warm-up ended because it took too long.
         calls: calls of a repeat from now on.
     """
@@ -62,19 +61,20 @@ def lap(act: Callable[[], None], calls: int, device: torch.device, clock: str = 
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if events:
         wall = events[0].elapsed_time(events[1]) / 1000
-    return Lap((cpu if clock == "cpu" else wall) / calls, cpu / calls)
+    return Lap(round((cpu if clock == "cpu" else wall) / calls, 9), round(cpu / calls, 9))
 
 
 def warm_up(act: Callable[[], None], device: torch.device, clock: str = "wall") -> WarmUp:
-    """Calls `act` until it takes equally long a few times in a row, or it has been long enough."""
-    laps: list[Lap] = []
+    """Calls `act` until a repeat takes equally long a few times in a row, or it has been long enough."""
     start = time.perf_counter()
+    # The first call loads and allocates what later ones find; the second says how long one takes.
+    laps = [lap(act, 1, device, clock) for _ in range(2)]
+    calls = max(1, round(REPEAT_SECONDS / max(laps[-1].seconds, 1e-6)))
     while not _steady(laps) and len(laps) < MOST_WARM_UPS:
-        laps.append(lap(act, 1, device, clock))
         if len(laps) >= STEADY_REPEATS and time.perf_counter() - start > MOST_WARM_UP_SECONDS:
             break
-    one = mean(each.seconds for each in laps[-STEADY_REPEATS:])
-    return WarmUp(tuple(laps), _steady(laps), max(1, round(REPEAT_SECONDS / one)))
+        laps.append(lap(act, calls, device, clock))
+    return WarmUp(tuple(laps), _steady(laps), calls)
 
 
 def wait_for(device: torch.device) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from saccade.errors import Failed
 from saccade.measurement.allocator import Allocator
@@ -57,7 +57,7 @@ class Worker:
     ) -> None:
         self._patience_seconds = patience_seconds
         # A file, not a pipe: nobody reads it until something has gone wrong, and it never fills up.
-        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             # -P: a file of the user's that is called random.py or queue.py is not taken for Python's own.
             [sys.executable, "-P", "-m", "saccade.measurement.worker"],
@@ -71,7 +71,7 @@ class Worker:
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._tell({"serve": serve, "with": dict(options), "threads": threads, "allocator": allocator})
+        self._tell({"serve": serve, "with": dict(options), "allocator": allocator})
 
     def ready(self) -> None:
         """Waits until the object has been made.
@@ -106,7 +106,7 @@ class Worker:
         process.stdout.close()
         self._said.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,17 +1,17 @@
-"""Seconds: rivals in processes of their own, checked, warmed up, and timed in turns; every repeat is kept."""
+"""Seconds: subjects timed against each other in one round, each in a process of its own and checked beforehand."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
-from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
-from saccade.measurement.machine import BUSY_PERCENT, machine_facts, stalled_seconds
+from saccade.measurement.isolate import PATIENCE_SECONDS, Worker
+from saccade.measurement.machine import machine_facts
 from saccade.measurement.subject import Subject
+from saccade.measurement.turns import Rival, take_turns
 from saccade.record import Record
 
 What = Literal["forward", "step", "latency", "inference"]
@@ -27,11 +27,10 @@ def time_rivals(
     what: Sequence[What] = WHAT,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[Record]:
-    """Times the subjects against each other: one round, whose ratios mean something.
+    """Times subjects against each other: one round, within which ratios mean something.
 
-    Each lives in a fresh process. Before any timing its attention is held against its reference at this shape. Each is
-    then warmed up until steady, and they take turns, the order moving on by one each time. All of them are in memory
-    together.
+    Each lives in a fresh process, and all are in memory together. Before any timing, output and gradients of its
+    attention are held against the reference at this shape.
 
     Args:
         subjects: the rivals.
@@ -40,100 +39,38 @@ def time_rivals(
         patience_seconds: how long one answer may take.
 
     Returns:
-        A record a subject, in their order. Values: for each of `what`, `<what>_seconds` by the subject's clock and
-        `<what>_cpu_seconds`, a number a repeat; the same with `warmup_` in front; `<what>_calls` averaged in each
-        number, and `<what>_steady`. Whoever fails has an `error` and no values, and the others go on.
+        A record a subject, in their order, with the values that `Rival` lists. Whoever fails has an `error` and no
+        values, and the others go on.
+
+    Raises:
+        ValueError: no repeats, or nothing that is known to time.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats={repeats}: must be at least 1")
+    if repeats < 1 or not set(what) <= set(WHAT):
+        raise ValueError(
+            f"repeats={repeats}, what={list(what)}: at least 1 repeat is needed, of any of {', '.join(WHAT)}"
+        )
     machine = machine_facts()
     with ExitStack() as workers:
-        rivals = [_Rival(subject, workers.enter_context(_worker(subject, patience_seconds))) for subject in subjects]
-        for rival in rivals:
-            rival.get_ready()
-        for one in what:
-            for rival in rivals:
-                rival.warm_up(one)
-        stalled, start = stalled_seconds(), time.perf_counter()
-        for repeat in range(repeats):
-            for one in what:
-                for rival in rotated(rivals, repeat):
-                    rival.repeat(one)
-        crowd = crowding(stalled, stalled_seconds(), time.perf_counter() - start)
+        rivals = [Rival(workers.enter_context(_worker(subject, patience_seconds))) for subject in subjects]
+        crowd = take_turns(rivals, what, repeats)
     name = datetime.now(UTC).isoformat(timespec="microseconds")
-    return [rival.record(name, machine, crowd) for rival in rivals]
-
-
-def rotated(rivals: Sequence[Any], turn: int) -> list[Any]:
-    """The rivals with another one first each turn, so that none is always behind the same one."""
-    first = turn % max(1, len(rivals))
-    return [*rivals[first:], *rivals[:first]]
-
-
-def crowding(stalled_before: float | None, stalled_after: float | None, seconds: float) -> dict[str, Any]:
-    """How much of the time some process waited for a processor, and whether that is too much to trust the times."""
-    if stalled_before is None or stalled_after is None:
-        return {"pressure_percent": None, "busy": None}
-    percent = 100 * (stalled_after - stalled_before) / seconds
-    return {"pressure_percent": round(percent, 2), "busy": percent > BUSY_PERCENT}
-
-
-class _Rival:
-    """A worker from the outside, and what it has answered so far."""
-
-    def __init__(self, subject: Subject, worker: Worker) -> None:
-        self.subject = subject
-        self.worker = worker
-        self.values: dict[str, Any] = {}
-        self.conditions: dict[str, Any] = {}
-        self.error: str | None = None
-
-    def get_ready(self) -> None:
-        def ask() -> None:
-            self.worker.ready()
-            self.conditions = self.worker.ask("facts")
-
-        self._unless_failed(ask)
-
-    def warm_up(self, what: str) -> None:
-        def ask() -> None:
-            warm = self.worker.ask("warm_up", what=what)
-            self.values |= {f"{what}_calls": warm["calls"], f"{what}_steady": warm["steady"]}
-            for lap in warm["laps"]:
-                self._keep(f"warmup_{what}", lap)
-
-        self._unless_failed(ask)
-
-    def repeat(self, what: str) -> None:
-        self._unless_failed(lambda: self._keep(what, self.worker.ask("repeat", what=what)))
-
-    def record(self, name: str, machine: dict[str, Any], crowd: dict[str, Any]) -> Record:
-        return Record(
+    return [
+        Record(
             kind="seconds",
-            **self.subject.about(),
-            values={} if self.error else self.values,
+            **subject.about(),
+            values=rival.values,
             conditions={
-                **self.subject.conditions(),
-                "inference_batch": self.subject.inference_batch,
-                **self.conditions,
+                **subject.conditions(),
+                "inference_batch": subject.inference_batch,
+                **rival.conditions,
                 **crowd,
             },
             machine=machine,
             round=name,
-            error=self.error,
+            error=rival.error,
         )
-
-    def _keep(self, name: str, lap: dict[str, float]) -> None:
-        for unit, value in lap.items():
-            self.values.setdefault(f"{name}_{unit}", []).append(value)
-
-    def _unless_failed(self, ask: Callable[[], None]) -> None:
-        if self.error is None:
-            try:
-                ask()
-            except WorkerFailed as failed:
-                self.error = str(failed)
-                self.worker.close()
+        for subject, rival in zip(subjects, rivals, strict=True)
+    ]
 
 
 def _worker(subject: Subject, patience_seconds: float) -> Worker:

@@ -13,6 +13,7 @@ from saccade.measurement.allocator import Allocator
 from saccade.measurement.machine import allocator_changed, settings
 from saccade.models.sizes import create_model, model_defaults
 from saccade.models.vit import VisionTransformer
+from saccade.training.device import choose_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -103,6 +104,52 @@ class Subject:
             "model": self.model,
             "model_options": dict(self.options),
         }
+
+
+def subject_of(
+    model: str | VisionTransformer,
+    attention: str | None,
+    options: Mapping[str, Any],
+    *,
+    device: str,
+    threads: int | None,
+    **terms: Any,
+) -> Subject:
+    """The subject that a name or a model stands for.
+
+    Args:
+        model: a name of `list_models()`, or a model that create_model made.
+        attention: its written form; None for the model's own.
+        options: overrides of the model.
+        device: as `--device` takes it.
+        threads: None for torch's number.
+        terms: the other fields of `Subject`.
+
+    Raises:
+        ValueError: a model without a name, a device that is not there, or terms that contradict each other.
+    """
+    if not isinstance(model, str):
+        if model.name is None:
+            raise ValueError("a model that create_model has not made cannot be built again in a fresh process")
+        attention = attention or model.attention
+        options = _differences(model) | dict(options)
+        model = model.name
+    return Subject(
+        model=model,
+        attention=attention or model_defaults(model)["attention"],
+        options=options,
+        device=str(choose_device(device)),
+        threads=threads or torch.get_num_threads(),
+        **terms,
+    )
+
+
+def _differences(model: VisionTransformer) -> dict[str, Any]:
+    """The options in which a model differs from what its name stands for; the attention is told apart from them."""
+    assert model.name is not None
+    with torch.device("meta"):
+        usual = create_model(model.name).config
+    return {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
 
 
 def _check_word(name: str, value: object, allowed: tuple[object, ...]) -> None:

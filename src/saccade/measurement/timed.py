@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,17 @@ from saccade.measurement.clock import lap, warm_up
 from saccade.measurement.step import Forward, Step
 from saccade.measurement.subject import Subject
 from saccade.models.vit import VisionTransformer
+
+
+@runtime_checkable
+class ChoosesKernel(Protocol):
+    """An attention that computes one function by several kernels."""
+
+    kernel: str
+
+    def kernel_for(self, dtype: torch.dtype, device: torch.device) -> str:
+        """The kernel that runs for tensors of this kind."""
+        ...
 
 
 class Timed:
@@ -54,24 +65,30 @@ class Timed:
 
 def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
     """Holds each kind of layer against its reference, output and gradients, at the shape that will be timed."""
-    for written in dict.fromkeys(parse_layers(subject.attention, len(model.blocks))):
-        gate(
-            str(written),
-            model.embed_dim,
-            model.config["num_heads"],
-            model.tokens,
-            dtype=subject.mixing_dtype,
-            device=torch.device(subject.device),
-        )
+    passed = set()
+    for layer, written in enumerate(parse_layers(subject.attention, len(model.blocks))):
+        if written not in passed:
+            gate(
+                written,
+                model.embed_dim,
+                model.config["num_heads"],
+                model.tokens,
+                dtype=subject.mixing_dtype,
+                device=subject.device,
+                layer=layer,
+            )
+        passed.add(written)
 
 
 def kernels(model: VisionTransformer, subject: Subject) -> dict[str, str | None]:
     """The kernels that were asked for and that run, of the layers that have a choice; the others run "eager"."""
-    layers = [block.attn for block in model.blocks]
-    choosing = [layer for layer in layers if hasattr(layer, "kernel_for")]
-    ran = [layer.kernel_for(subject.mixing_dtype, torch.device(subject.device)) for layer in choosing]
-    asked = [layer.kernel for layer in choosing]
-    return {
-        "kernel_asked": ", ".join(dict.fromkeys(asked)) or None,
-        "kernel_run": ", ".join(dict.fromkeys([*ran, *(["eager"] if len(choosing) < len(layers) else [])])),
-    }
+    device = torch.device(subject.device)
+    asked: dict[str, None] = {}
+    ran: dict[str, None] = {}
+    for layer in (block.attn for block in model.blocks):
+        if isinstance(layer, ChoosesKernel):
+            asked[layer.kernel] = None
+            ran[layer.kernel_for(subject.mixing_dtype, device)] = None
+        else:
+            ran["eager"] = None
+    return {"kernel_asked": ", ".join(asked) or None, "kernel_run": ", ".join(ran)}

@@ -33,7 +33,7 @@ def main() -> NoReturn:
                 answer = getattr(served, request["call"])(**request["with"])
             line = json.dumps({"answer": answer})
         # Whatever a user's class or torch raises is an answer; the process lives on.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             traceback.print_exc()
             line = json.dumps(failure(error))
         answers.write(line + "\n")
@@ -51,12 +51,9 @@ def failure(error: Exception) -> dict[str, str]:
 
 
 def _made(request: Mapping[str, Any]) -> Any:
-    # Before torch is there: it must find the allocator as it will be.
+    # Before anything large is imported: it should find the allocator as it will be.
     if request["allocator"] == "keep":
         keep_freed()
-    import torch
-
-    torch.set_num_threads(request["threads"])
     module, _, name = request["serve"].partition(":")
     return getattr(importlib.import_module(module), name)(**request["with"])
 
