@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saccade.attention.explicit import explicit_attention
 from saccade.attention.tokens import Tokens
 
 
@@ -53,7 +54,7 @@ def softmax_attention(
     """softmax(Q Kᵀ / √e) V by the faster kernel; queries and keys may be landmarks or projections."""
     if faster_kernel(q.dtype, q.device) == "sdpa":
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1) @ v
+    return explicit_attention(q, k, v)
 
 
 def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

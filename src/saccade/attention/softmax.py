@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saccade.attention.base import MultiHead, Shared
+from saccade.attention.explicit import explicit_attention
 from saccade.attention.initial import unseeded
 from saccade.attention.parts import faster_kernel
 from saccade.attention.tokens import Tokens
@@ -58,7 +59,7 @@ class Softmax(MultiHead):
         """softmax(Q Kᵀ / √e) V by the kernel that `kernel_for` names."""
         if self.kernel_for(q.dtype, q.device) == "sdpa":
             return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-        return torch.softmax((q * self.head_dim**-0.5) @ k.transpose(-2, -1), dim=-1) @ v
+        return explicit_attention(q, k, v)
 
     def kernel_for(self, dtype: torch.dtype, device: torch.device) -> str:
         """The kernel that runs for tensors of this kind."""

@@ -1,1 +1,5 @@
 """The models: a Vision Transformer with any attention."""
+
+from saccade.models.sizes import create_model, list_models, model_defaults
+
+__all__ = ["create_model", "list_models", "model_defaults"]

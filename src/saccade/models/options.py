@@ -1,0 +1,84 @@
+"""The options of a Vision Transformer, checked and brought to one plain form that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saccade.attention.base import Attention
+
+WORDS = {
+    "global_pool": ("token", "avg", "all", ""),
+    "mlp_layer": ("mlp", "swiglu"),
+    "embed_layer": ("patch", "conv"),
+    "pos_embed": ("learn", "sine", "none"),
+}
+_SMALLEST = {"in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 1, "num_heads": 1, "reg_tokens": 0}
+_RATES = ("drop_rate", "pos_drop_rate", "proj_drop_rate", "drop_path_rate")
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with sizes as (rows, columns), the attention as text, and the place of the last norm said.
+
+    Raises:
+        ValueError: a word or a number that is not allowed, or a class token wanted but not there.
+    """
+    checked = dict(options)
+    for name in ("img_size", "patch_size"):
+        checked[name] = rows_and_columns(name, options[name])
+    for name, words in WORDS.items():
+        _check_word(name, options[name], words)
+    for name, smallest in _SMALLEST.items():
+        _check_count(name, options[name], smallest)
+    for name in _RATES:
+        if not 0 <= options[name] < 1:
+            raise ValueError(f"{name}={options[name]}: must be at least 0 and below 1")
+    if int(options["embed_dim"] * options["mlp_ratio"]) < 1:
+        raise ValueError(f"mlp_ratio={options['mlp_ratio']}: the MLP needs a hidden layer, so it must be larger")
+    if options["global_pool"] == "token" and not options["class_token"]:
+        raise ValueError('global_pool="token" without a class token: use class_token=True, or global_pool="avg"')
+    checked["attention"] = attention_text(options["attention"])
+    if options["fc_norm"] is None:
+        checked["fc_norm"] = options["global_pool"] in ("avg", "all")
+    return checked
+
+
+def rows_and_columns(name: str, size: Any) -> tuple[int, int]:
+    """One side, or two, as rows and columns.
+
+    Raises:
+        ValueError: anything but one or two positive whole numbers.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(
+            f"{name}={size!r}: must be one side or (rows, columns), in pixels, each a whole number above 0"
+        )
+    return sides
+
+
+def attention_text(attention: str | type[Attention]) -> str:
+    """The written form of an attention: text as it is, a class as "module:Class".
+
+    Raises:
+        ValueError: a class that other processes could not find by its name.
+    """
+    if isinstance(attention, str):
+        return attention
+    from saccade.attention import attention_class
+
+    text = f"{attention.__module__}:{attention.__qualname__}"
+    if attention_class(text) is not attention:
+        raise ValueError(f"{text!r}: its module holds another class of that name")
+    return text
+
+
+def _check_word(name: str, word: Any, allowed: tuple[str, ...]) -> None:
+    if word not in allowed:
+        raise ValueError(f"{name}={word!r}: must be one of {', '.join(repr(one) for one in allowed)}")
+
+
+def _check_count(name: str, count: Any, smallest: int) -> None:
+    if not isinstance(count, int) or count < smallest:
+        raise ValueError(f"{name}={count!r}: must be a whole number of at least {smallest}")
