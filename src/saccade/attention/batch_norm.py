@@ -43,11 +43,13 @@ class BatchNorm(nn.Module):
                 'norm="batch" in training needs at least 2 tokens in a batch, and saw one image of one token: '
                 'take a larger batch, or norm="layer"'
             )
-        counted = not (self.training and repeated())
+        statistics = self.running_mean, self.running_var
+        if self.training and repeated():
+            # Moved in vain: checkpointing wants the same tensors saved as the first time.
+            statistics = statistics[0].clone(), statistics[1].clone()
         y = nn.functional.batch_norm(
             at_least_float32(x).flatten(0, 1),
-            self.running_mean if counted else None,
-            self.running_var if counted else None,
+            *statistics,
             at_least_float32(self.weight),
             at_least_float32(self.bias),
             self.training,
