@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.models.vit import VisionTransformer
     from saccade.record import Record
 
-Kind = Literal["operations", "seconds", "memory"]
-
-KINDS: tuple[Kind, ...] = ("operations", "seconds", "memory")
+KINDS = ("operations", "seconds", "memory")
 
 
 def measure(
     model: str | VisionTransformer,
     attention: str | None = None,
     *,
-    what: Sequence[Kind] = KINDS,
+    what: Sequence[str] = KINDS,
     batch_size: int = 64,
     inference_batch: int = 64,
     dtype: str = "fp32",

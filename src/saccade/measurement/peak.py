@@ -6,7 +6,7 @@ import gc
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -83,20 +83,6 @@ def two_steps(subject: Subject) -> None:
     step()
 
 
-class Scale(Protocol):
-    """Weighs what is in memory."""
-
-    method: str
-
-    def start(self) -> int:
-        """Bytes now; from here on the highest counts."""
-        ...
-
-    def peak(self) -> int:
-        """Most bytes since `start`."""
-        ...
-
-
 class Resident:
     """The process's resident memory, whose highest value Linux forgets on request."""
 
@@ -148,6 +134,10 @@ class Accelerator:
         """Most bytes since."""
         torch.accelerator.synchronize(self.device)
         return torch.accelerator.max_memory_allocated(self.device)
+
+
+Scale = Resident | Highest | Accelerator
+"""Weighs what is in memory: `start()` gives the bytes now, `peak()` the most since then."""
 
 
 def scale_for(device: torch.device) -> Scale:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal
 
 from saccade.measurement.isolate import PATIENCE_SECONDS, Worker
 from saccade.measurement.machine import machine_facts
@@ -14,9 +13,7 @@ from saccade.measurement.subject import Subject
 from saccade.measurement.turns import Rival, take_turns
 from saccade.record import Record
 
-What = Literal["forward", "step", "latency", "inference"]
-
-WHAT: tuple[What, ...] = ("forward", "step", "latency", "inference")
+WHAT = ("forward", "step", "latency", "inference")
 """Forward pass of a training batch, training step, inference of one image, and of `inference_batch` images."""
 
 
@@ -24,7 +21,7 @@ def time_rivals(
     subjects: Sequence[Subject],
     *,
     repeats: int = 5,
-    what: Sequence[What] = WHAT,
+    what: Sequence[str] = WHAT,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[Record]:
     """Times subjects against each other: one round, within which ratios mean something.
