@@ -10,6 +10,12 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Group
 
+from saccade.cli.attentions import attentions
+from saccade.cli.check import check
+from saccade.cli.compare import compare
+from saccade.cli.data import data
+from saccade.cli.measure import models, summary
+from saccade.cli.train import evaluate, recipes, train
 from saccade.errors import Diverged, Failed
 
 USER_MISTAKE = 2
@@ -33,15 +39,15 @@ app = App(
     version=_version,
     suppress_keyboard_interrupt=False,
 )
-app.command("saccade.cli.compare:compare", group=_main_job)
-app.command("saccade.cli.train:train", group=_train)
-app.command("saccade.cli.train:evaluate", group=_train)
-app.command("saccade.cli.train:recipes", group=_train)
-app.command("saccade.cli.data:data", group=_train)
-app.command("saccade.cli.attentions:attentions", group=_look)
-app.command("saccade.cli.measure:models", group=_look)
-app.command("saccade.cli.measure:summary", group=_look)
-app.command("saccade.cli.check:check", group=_look)
+app.command(compare, group=_main_job)
+app.command(train, group=_train)
+app.command(evaluate, group=_train)
+app.command(recipes, group=_train)
+app.command(data, group=_train)
+app.command(attentions, group=_look)
+app.command(models, group=_look)
+app.command(summary, group=_look)
+app.command(check, group=_look)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -38,7 +38,7 @@ def compare(
     """Compare attention mechanisms: train the same model with each, measure each, and say which one to take.
 
     Example:
-    `saccade compare softmax linear "nystrom(landmarks=16)" --data path/to/images --model vit_small_patch16_224 --tune 5`
+    `saccade compare softmax linear "nystrom(landmarks=16)" --data path/to/images --model vit_small_patch16_224`
 
     Each mechanism gets the same images in the same order, the same initial weights where it has them, and the same
     budget. What was finished is kept: the same command goes on where it stopped, and one with a further mechanism or
@@ -125,12 +125,12 @@ def compare(
             progress=progress,
             command=shlex.join(["saccade", *sys.argv[1:]]),
         )
-    for failure in comparison.failures:
-        note(failure)
     if json:
         for line in comparison.json_lines():
             results().print(line, markup=False, highlight=False, soft_wrap=True)
     else:
+        for finding in comparison.later:
+            note(str(finding))
         results().print(comparison.table())
         results().print(comparison.sentence, markup=False, highlight=False)
         note(f"written: {comparison.folder / 'report.md'}")

@@ -15,6 +15,7 @@ from saccade.record import Record, write_records
 from saccade.reports.answer import answer
 from saccade.reports.basis import basis
 from saccade.reports.fairness import after
+from saccade.reports.figures import accuracy_cost
 from saccade.reports.finding import Finding, by_severity
 from saccade.reports.report import write_report
 from saccade.reports.rows import Row, rows
@@ -30,7 +31,8 @@ class Comparison:
 
     Attributes:
         rows: a row for each mechanism, the kernels of softmax first.
-        findings: what confounds it or cannot matter at its size, errors first.
+        earlier: what confounds it or cannot matter at its size, found before anything ran.
+        later: what confounds it, found in its records.
         sentence: which attention to take, and what that rests on.
         records: every raw number that the rows are computed from.
         folder: where it is kept.
@@ -40,13 +42,19 @@ class Comparison:
     """
 
     rows: Sequence[Row]
-    findings: Sequence[Finding]
+    earlier: Sequence[Finding]
+    later: Sequence[Finding]
     sentence: str
     records: Sequence[Record]
     folder: Path
     margin_points: float
     failures: Sequence[str] = ()
     command: str = ""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that the doctor found, errors first."""
+        return by_severity([*self.earlier, *self.later])
 
     @property
     def exit_code(self) -> int:
@@ -84,14 +92,16 @@ class Comparison:
         place = self.folder if folder is None else Path(folder)
         if place != self.folder:
             write_records(place / "records.jsonl", self.records)
+        ground = basis(self.records, self.margin_points)
+        pictures = accuracy_cost(self.rows, ground, place)
         return write_report(
             place,
             self.rows,
             self.findings,
             self.sentence,
-            basis(self.records, self.margin_points),
+            ground,
             command=self.command,
-            failures=self.failures,
+            picture=next((path for path in pictures if path.suffix == ".png"), None),
         )
 
     def _repr_html_(self) -> str:
@@ -99,7 +109,7 @@ class Comparison:
 
 
 def conclude(
-    before: Sequence[Finding],
+    earlier: Sequence[Finding],
     records: Sequence[Record],
     folder: Path,
     *,
@@ -109,11 +119,13 @@ def conclude(
 ) -> Comparison:
     """Computes rows, findings and the sentence from the records."""
     found = rows(records, margin_points)
-    findings = by_severity([*before, *after(records, found)])
+    unfinished = [Finding("unfinished", "error", failure, "the same command tries again") for failure in failures]
+    later = by_severity([*unfinished, *after(records, found)])
     return Comparison(
         rows=found,
-        findings=findings,
-        sentence=answer(found, basis(records, margin_points), findings),
+        earlier=earlier,
+        later=later,
+        sentence=answer(found, basis(records, margin_points), [*earlier, *later]),
         records=records,
         folder=folder,
         margin_points=margin_points,
