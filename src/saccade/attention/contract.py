@@ -10,7 +10,7 @@ import torch
 
 from saccade.attention import build, function_clauses, module_clauses, parse
 from saccade.attention.initial import seeded
-from saccade.attention.made import HALF_TOLERANCE, Broken, Made, enlivened, norm_distance, outcome
+from saccade.attention.made import HALF_TOLERANCES, Broken, Made, enlivened, norm_distance, outcome
 from saccade.attention.tokens import Tokens
 from saccade.attention.written import Written
 
@@ -104,7 +104,7 @@ def gate(
     expected = outcome(exact, exact.reference(slow, ids), slow)
     # A gradient far below the others is the rounding of one that is zero.
     least = 0.01 * max(float(values.detach().norm()) for values in expected.values())
-    tolerance = HALF_TOLERANCE if dtype.itemsize < 4 else 1e-3
+    tolerance = HALF_TOLERANCES["gradient"] if dtype.itemsize < 4 else 1e-3
     for name, values in expected.items():
         error = norm_distance(seen[name], values, least)
         if not error <= tolerance:
@@ -122,5 +122,6 @@ def _verdict(name: str, made: Made) -> Verdict:
         return Verdict(name, False, str(broken))
     except Exception as error:
         # Somebody's class may raise anything, and the other clauses still have something to say.
-        return Verdict(name, False, f"raised {type(error).__name__}: {error}")
+        first_line = (str(error) or "no message").splitlines()[0]
+        return Verdict(name, False, f"raised {type(error).__name__}: {first_line}")
     return Verdict(name, True, (clause.__doc__ or "").strip().splitlines()[0])
