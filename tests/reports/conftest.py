@@ -171,7 +171,7 @@ class Comparison:
             records.append(self.operations(attention, flops_per_image=round(4e6 * (costs.get(attention, 1) + 1) / 2)))
         for attention in [*accuracies, 'softmax(kernel="explicit")']:
             cost = costs.get(attention, 1.4 if "explicit" in attention else 1.0)
-            kernel = {"softmax": "sdpa", 'softmax(kernel="explicit")': "explicit"}.get(attention, "eager")
+            kernel = "explicit" if "explicit" in attention else "sdpa" if "softmax" in attention else "eager"
             records.append(self.seconds(attention, 0.04 * cost, 0.002 * cost**0.5, 0.012 * cost, kernel=kernel))
             records.append(self.memory(attention, round(40e6 * cost**0.7)))
         return records

@@ -38,7 +38,7 @@ class Column:
         return max(len(line) for cell in (self.heading, *self.cells) for text in cell for line in text.split("\n"))
 
 
-def columns(rows: Sequence[Row], margin_points: float) -> list[Column]:
+def columns(rows: Sequence[Row], margin_points: int | float) -> list[Column]:
     """All columns of the table."""
     batches = {row.costs.inference_batch for row in rows if row.costs.inference_batch}
     batch = f"batch {batches.pop()}" if len(batches) == 1 else "in batches"
@@ -99,7 +99,7 @@ def _verdict(row: Row) -> Cell:
     return row.verdict, "" if needed is None else _short(needed)
 
 
-def _short(needed: float) -> str:
+def _short(needed: int | float) -> str:
     if needed == float("inf"):
         return "test set too small"
     return f"{'over ' if needed > MOST_SEEDS else '~'}{min(needed, MOST_SEEDS):,.0f} seeds"

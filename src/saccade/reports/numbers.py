@@ -8,7 +8,7 @@ from saccade.reports.statistics import Difference
 NONE = "–"
 
 
-def signed(points: float) -> str:
+def signed(points: int | float) -> str:
     """-0.93 as "−0.9", 0.43 as "+0.4"."""
     return f"{points:+.1f}".replace("-", "−")
 
@@ -20,7 +20,7 @@ def interval(difference: Difference) -> str:
     return f"{signed(difference.low_points)} … {signed(difference.high_points)}"
 
 
-def times(value: float) -> str:
+def times(value: int | float) -> str:
     """A ratio with three significant digits at most."""
     return f"{value:.2f}" if value < 10 else f"{value:.3g}"
 
@@ -34,7 +34,7 @@ def spread(ratio: Ratio) -> str:
     )
 
 
-def counted(value: float, unit: str = "") -> str:
+def counted(value: int | float, unit: str = "") -> str:
     """28298 as "28.3 k", with the unit behind the prefix."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -42,12 +42,12 @@ def counted(value: float, unit: str = "") -> str:
     return f"{three_digits(value)} {unit}".strip()
 
 
-def three_digits(value: float) -> str:
+def three_digits(value: int | float) -> str:
     """4.0 as "4.00", 400.0 as "400": columns of numbers line up."""
     return f"{value:#.3g}".rstrip(".")
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """0.0123 as "12.3 ms", 75 as "75 s", 5400 as "1.5 h"."""
     if seconds < 1:
         return f"{three_digits(seconds * 1e3)} ms"

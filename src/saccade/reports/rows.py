@@ -182,7 +182,7 @@ def _marks(written: str, own: Trained, cost: Costs, baseline: bool, fused_softma
     marks = []
     if baseline and cost.kernel and cost.kernel not in written:
         marks.append(f"{cost.kernel} kernel")
-    if not baseline and fused_softmax and not _fused(cost.kernel):
+    if not baseline and fused_softmax and cost.kernel and not _fused(cost.kernel):
         marks.append("unfused")
     if own.diverged:
         marks.append(f"diverged at {_seeds(own.diverged)}")

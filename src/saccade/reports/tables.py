@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import html
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
 from saccade.reports.columns import Cell, Column, columns, legend
+from saccade.reports.markup import code, prose
 from saccade.reports.rows import Row
 
 # Between two columns.
 GAP = 2
 
-# A longer name is broken in front of its options.
+# A longer name is broken in front of its options, and its column is never wider than the second number.
 LONG_NAME = 24
+MOST_NAME = 32
 
 STYLES = {"better": "green", "not worse": "green", "worse": "red", "diverged": "red", "undecided": "yellow"}
 
@@ -33,7 +34,7 @@ class TerminalTable:
         self.columns = [replace(names, cells=tuple(_broken(cell) for cell in names.cells)), *rest]
         self.legend = legend(rows)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         for place, shown in enumerate(cut(self.columns, options.max_width)):
             if place:
                 yield Text()
@@ -50,7 +51,7 @@ def terminal(rows: Sequence[Row], margin_points: int | float) -> TerminalTable:
 def markdown(rows: Sequence[Row], margin_points: int | float) -> str:
     """The table for report.md."""
     shown = columns(rows, margin_points)
-    names = [(code(first), small) for first, small in shown[0].cells]
+    names = [(code(first), prose(small)) for first, small in shown[0].cells]
     cells = zip(names, *(column.cells for column in shown[1:]), strict=True)
     lines = [
         [_lines(column.heading) for column in shown],
@@ -72,21 +73,13 @@ def notebook(rows: Sequence[Row], margin_points: int | float) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html.escape(legend(rows))}</p>"
 
 
-def code(text: str) -> str:
-    """What a user wrote, as code that no Markdown reads: on one line, its bars escaped, fenced past its own ticks."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    space = " " if "`" in line else ""
-    return f"{fence}{space}{line}{space}{fence}"
-
-
 def cut(shown: Sequence[Column], width: int) -> list[list[Column]]:
     """The columns as one table, or as several below each other where one would be too wide; groups stay whole."""
     first, *rest = shown
     tables: list[list[Column]] = [[first]]
     for _, columns_of_group in groupby(rest, key=lambda column: column.group):
         group = list(columns_of_group)
-        needed = sum(column.width + GAP for column in [*tables[-1], *group]) - GAP
+        needed = min(first.width, MOST_NAME) + sum(GAP + column.width for column in [*tables[-1][1:], *group])
         if needed > width and len(tables[-1]) > 1:
             tables.append([first])
         tables[-1] += group
@@ -110,6 +103,7 @@ def _table(shown: Sequence[Column]) -> Table:
             no_wrap=place > 0,
             overflow="fold",
             min_width=12 if place == 0 else None,
+            max_width=MOST_NAME if place == 0 else None,
         )
     for cells in zip(*(column.cells for column in shown), strict=True):
         table.add_row(*(_text(cell, STYLES.get(cell[0], "")) for cell in cells))

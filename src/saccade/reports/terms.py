@@ -49,12 +49,13 @@ def alike(one: Record, other: Record) -> bool:
 
 
 def differing(facts: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """The names under which the facts differ, each with the values that are there."""
-    values: dict[str, dict[str, None]] = {}
-    for fact in facts:
-        for name, value in fact.items():
-            values.setdefault(name, {})[json.dumps(value, sort_keys=True, default=str)] = None
-    return {name: list(found) for name, found in values.items() if len(found) > 1}
+    """The names under which the facts differ, each with the values that are there; a missing one is null."""
+    facts = list(facts)
+    values = {
+        name: list(dict.fromkeys(json.dumps(fact.get(name), sort_keys=True, default=str) for fact in facts))
+        for name in dict.fromkeys(name for fact in facts for name in fact)
+    }
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 def device_kind(device: str) -> str:

@@ -1,0 +1,102 @@
+"""Basis: what a conclusion rests on, read from the records; it holds for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saccade.record import Record
+from saccade.reports.function import BASELINE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """What was compared on what.
+
+    Attributes:
+        model: its name.
+        data: facts of the images.
+        images_seen: by each training run.
+        seeds: of softmax's finished runs.
+        operations: counts of softmax's model.
+        conditions: under which costs were measured, else under which models were trained.
+        machine: the machine they were measured on.
+        margin_points: how many points are too few to matter.
+        scales: sizes at which everything was repeated.
+        init: "scratch", or what weights were pre-trained by.
+    """
+
+    model: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    images_seen: int | None = None
+    seeds: tuple[int, ...] = ()
+    operations: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    margin_points: float = 1.0
+    scales: int = 1
+    init: str = "scratch"
+
+    @property
+    def sentence(self) -> str:
+        """The basis in words."""
+        parts = [self._data(), self._model(), self._runs(), self._place()]
+        told = "; ".join(part for part in parts if part)
+        return f"This rests on {told}; it says nothing about other data, sizes or devices."
+
+    def _data(self) -> str:
+        images = self.data.get("images", {})
+        counts = [f"{images[part]:,} {part} images" for part in ("train", "test") if part in images]
+        seen = [f"{self.images_seen:,} seen by each run"] if self.images_seen is not None else []
+        return _with(str(self.data.get("name", "")), [*counts, *seen])
+
+    def _model(self) -> str:
+        counted = self.operations
+        if not counted:
+            return self.model
+        sizes = [f"N {counted['tokens']} tokens", f"width D {counted['width']}", f"heads {counted['head_width']} wide"]
+        return _with(self.model, sizes)
+
+    def _runs(self) -> str:
+        seeds = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+        scales = f"{self.scales} scale{'' if self.scales == 1 else 's'}"
+        start = "trained from scratch" if self.init == "scratch" else f"pre-trained by {self.init}"
+        return ", ".join((seeds, scales, start))
+
+    def _place(self) -> str:
+        told = self.conditions
+        if not told:
+            return ""
+        name = self.machine.get("processor") if str(told.get("device")) == "cpu" else self.machine.get("accelerator")
+        dtype = f"{told.get('dtype')}" + (f" under {told['amp_dtype']} autocast" if told.get("amp_dtype") else "")
+        details = [str(name)] if name else []
+        details += [f"{told['threads']} thread{'' if told['threads'] == 1 else 's'}"] if told.get("threads") else []
+        details += ["processor time"] if told.get("clock") == "cpu" else []
+        return f"{dtype} on {_with(str(told.get('device')), details)}"
+
+
+def basis(
+    records: Iterable[Record], margin_points: int | float = 1.0, *, scales: int = 1, init: str = "scratch"
+) -> Basis:
+    """Reads what a comparison rests on from the records of plain softmax, the latest of each kind."""
+    own = [record for record in records if record.attention.strip() == BASELINE and record.error is None]
+    runs = [record for record in own if record.kind == "accuracy"]
+    costs = [record for record in own if record.kind == "seconds"] or runs
+    counted = [record for record in own if record.kind == "operations"]
+    return Basis(
+        model=own[-1].model if own else "",
+        data=(runs[-1].data or {}) if runs else {},
+        images_seen=runs[-1].values.get("images_seen") if runs else None,
+        seeds=tuple(sorted({record.seed for record in runs if record.seed is not None})),
+        operations=counted[-1].values if counted else {},
+        conditions=costs[-1].conditions if costs else {},
+        machine=costs[-1].machine if costs else {},
+        margin_points=float(margin_points),
+        scales=scales,
+        init=init,
+    )
+
+
+def _with(name: str, details: Sequence[str]) -> str:
+    return f"{name} ({', '.join(details)})" if details else name
