@@ -73,9 +73,9 @@ def test_out_of_memory_is_said():
 
 def test_two_steps_are_trained(monkeypatch):
     taken = []
-    monkeypatch.setattr(peak, "Step", lambda subject: lambda: taken.append(subject))
+    monkeypatch.setattr(peak, "Step", lambda model, images, subject: lambda: taken.append((len(images), subject)))
     peak.two_steps(SUBJECT)
-    assert taken == [SUBJECT, SUBJECT]
+    assert taken == [(16, SUBJECT)] * 2
 
 
 def test_the_scale_is_set_behind_a_first_small_step(monkeypatch):

@@ -10,8 +10,14 @@ from saccade.measurement.subject import Subject
 NANO = {"model": "vit_nano_patch1_8", "batch_size": 4}
 
 
+def step_of(**terms) -> Step:
+    subject = Subject(**NANO, **terms)
+    model = subject.built()
+    return Step(model, random_images(model, subject.batch_size), subject)
+
+
 def test_a_step_trains_every_weight_a_little():
-    step = Step(Subject(**NANO))
+    step = step_of()
     before = {name: weight.clone() for name, weight in step.model.named_parameters()}
     step()
     assert step.model.training
@@ -21,7 +27,7 @@ def test_a_step_trains_every_weight_a_little():
 
 
 def test_the_moments_are_there_after_the_first_step():
-    step = Step(Subject(**NANO))
+    step = step_of()
     assert not step.optimiser.torch.state
     step()
     held = sum(state["exp_avg"].numel() for state in step.optimiser.torch.state.values())
@@ -37,22 +43,21 @@ def test_the_moments_are_there_after_the_first_step():
     ],
 )
 def test_weights_and_mixing_are_of_the_types_asked_for(terms, weights, mixed):
-    subject = Subject(**NANO, **terms)
-    step = Step(subject)
+    step = step_of(**terms)
     seen = []
     step.model.blocks[0].attn.proj.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
     step()
     assert {weight.dtype for weight in step.model.parameters()} == {weights}
     assert {master.dtype for master in step.optimiser.masters} == {torch.float32}
     assert seen == [mixed]
-    assert subject.mixing_dtype == mixed
+    assert step.subject.mixing_dtype == mixed
 
 
 def test_a_forward_pass_keeps_no_gradients_and_is_in_eval_mode():
     model = Subject(**NANO, options={"proj_drop_rate": 0.5}).built()
     kept = []
     model.register_forward_hook(lambda module, given, output: kept.append(output))
-    forward = Forward(model, Subject(**NANO), batch_size=3)
+    forward = Forward(model, random_images(model, 3), Subject(**NANO))
     forward()
     forward()
     assert kept[0].shape == (3, 10)
@@ -67,14 +72,14 @@ def test_rivals_get_the_same_images():
 
 def test_a_model_without_class_scores_has_no_training_step():
     with pytest.raises(ValueError, match="pooled head"):
-        Step(Subject(**NANO, options={"global_pool": ""}))()
+        step_of(options={"global_pool": ""})()
 
 
 def test_a_step_is_the_usual_one():
     """The same loss and gradients as written down by hand."""
-    step = Step(Subject(**NANO))
+    step = step_of()
     twin = Subject(**NANO).built().train()
-    loss = nn.functional.cross_entropy(twin(step.images), step.labels)
+    loss = nn.functional.cross_entropy(twin(step.images), torch.arange(4))
     loss.backward()
     taken = step.optimiser.take_gradients
     gradients = []

@@ -7,7 +7,7 @@ from saccade.attention.made import Broken
 from saccade.measurement import clock, timed
 from saccade.measurement.seconds import WHAT
 from saccade.measurement.subject import Subject
-from saccade.measurement.timed import Timed
+from saccade.measurement.timed import timed_subject
 
 NANO = {"model": "vit_nano_patch1_8", "batch_size": 3, "inference_batch": 2}
 
@@ -19,7 +19,7 @@ def short_repeats(monkeypatch):
 
 @pytest.mark.parametrize("what", WHAT)
 def test_everything_there_is_to_time_is_timed(what):
-    one = Timed(NANO)
+    one = timed_subject(NANO)
     seen = []
     one.acts["step"].model.register_forward_hook(
         lambda module, given, output: seen.append((len(given[0]), module.training, torch.is_grad_enabled()))
@@ -34,7 +34,7 @@ def test_everything_there_is_to_time_is_timed(what):
 def test_each_kind_of_layer_passes_the_gate_once_at_the_shape_that_is_timed(monkeypatch):
     asked = []
     monkeypatch.setattr(timed, "gate", lambda *shape, **terms: asked.append((*shape, terms)))
-    one = Timed({**NANO, "attention": "linear*2,softmax*1", "options": {"depth": 3}, "amp_dtype": "bf16"})
+    one = timed_subject({**NANO, "attention": "linear*2,softmax*1", "options": {"depth": 3}, "amp_dtype": "bf16"})
     tokens = one.acts["step"].model.tokens
     terms = {"dtype": torch.bfloat16, "device": "cpu"}
     assert [(str(written), *shape, facts) for written, *shape, facts in asked] == [
@@ -49,7 +49,7 @@ def test_who_does_not_pass_is_not_there(monkeypatch):
 
     monkeypatch.setattr(timed, "gate", refuse)
     with pytest.raises(Broken):
-        Timed(NANO)
+        timed_subject(NANO)
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,14 @@ def test_the_order_moves_on_by_one_each_time(heard):
     assert repeats[:6] == [("step", "a"), ("step", "b"), ("step", "c"), *[("latency", name) for name in "abc"]]
 
 
-def test_everybody_is_ready_and_warm_before_anything_counts(heard):
+def test_everybody_is_warm_before_anything_counts(heard):
     turns.take_turns([turns.Rival(Spoken(name, heard)) for name in "ab"], ["step", "latency"], 1)
-    calls = [call for call, _, _ in heard]
-    assert calls == ["ready", "facts"] * 2 + ["warm_up"] * 4 + ["repeat"] * 4
+    assert [call for call, _, _ in heard] == ["warm_up"] * 4 + ["repeat"] * 4
 
 
 def test_every_repeat_is_kept_and_the_warm_up_apart(heard):
     rival = turns.Rival(Spoken("a", heard))
+    rival.get_ready()
     turns.take_turns([rival], ["step"], 3)
     assert rival.values == {
         "step_calls": 4,
@@ -65,6 +65,7 @@ def test_every_repeat_is_kept_and_the_warm_up_apart(heard):
 @pytest.mark.parametrize("fails_at", ["ready", "facts", "warm_up", "repeat"])
 def test_who_fails_is_left_out_and_the_others_go_on(heard, fails_at):
     broken, whole = turns.Rival(Spoken("a", heard, fails_at)), turns.Rival(Spoken("b", heard))
+    broken.get_ready()
     turns.take_turns([broken, whole], ["step"], 2)
     assert (broken.error, broken.values, broken.worker.closed) == ("killed: by the test", {}, True)
     assert whole.error is None
@@ -78,8 +79,7 @@ def test_a_busy_machine_is_marked():
 
 
 def test_only_the_turns_count_as_busy(monkeypatch, heard):
-    """Not the start of the workers, all of which want the processors at once."""
     waited = iter([0.0, 0.0])
     monkeypatch.setattr(turns, "stalled_seconds", lambda: heard.append(("pressure", "", "")) or next(waited))
     turns.take_turns([turns.Rival(Spoken("a", heard))], ["step"], 1)
-    assert [call for call, _, _ in heard] == ["ready", "facts", "warm_up", "pressure", "repeat", "pressure"]
+    assert [call for call, _, _ in heard] == ["warm_up", "pressure", "repeat", "pressure"]

@@ -13,7 +13,7 @@ import torch
 from saccade.measurement.allocator import return_freed, trim
 from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
-from saccade.measurement.step import Step
+from saccade.measurement.step import Step, random_images
 from saccade.measurement.subject import Subject
 from saccade.record import Record
 
@@ -78,7 +78,8 @@ class Peak:
 
 def two_steps(subject: Subject) -> None:
     """Builds the subject and trains it for two steps."""
-    step = Step(subject)
+    model = subject.built()
+    step = Step(model, random_images(model, subject.batch_size), subject)
     step()
     step()
 

@@ -49,6 +49,8 @@ def time_rivals(
     machine = machine_facts()
     with ExitStack() as workers:
         rivals = [Rival(workers.enter_context(_worker(subject, patience_seconds))) for subject in subjects]
+        for rival in rivals:
+            rival.get_ready()
         crowd = take_turns(rivals, what, repeats)
     name = datetime.now(UTC).isoformat(timespec="microseconds")
     return [
@@ -72,7 +74,7 @@ def time_rivals(
 
 def _worker(subject: Subject, patience_seconds: float) -> Worker:
     return Worker(
-        "saccade.measurement.timed:Timed",
+        "saccade.measurement.timed:timed_subject",
         {"subject": asdict(subject)},
         threads=subject.threads,
         allocator=subject.allocator,

@@ -1,4 +1,4 @@
-"""What is measured: a training step and a forward pass of a subject, on random images."""
+"""What is measured: a training step and a forward pass, on random images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ RATE = 1e-6
 
 
 class Step:
-    """A training step of a subject as saccade trains it: forward, cross entropy, backward, AdamW.
+    """A training step as saccade trains: forward, cross entropy, backward, AdamW with float32 master weights.
 
     The optimiser's moments come with the first call, as in training.
+
+    Args:
+        model: on its device, in float32; it is cast to the subject's dtype.
+        images: of one step.
+        subject: the terms.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, model: nn.Module, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
         self.subject = subject
-        self.model = subject.built()
-        self.optimiser = AdamW(self.model, weight_decay=0.05, betas=(0.9, 0.999))
-        self.model.to(DTYPES[subject.dtype])
-        self.images = random_images(self.model, subject.batch_size)
-        self.labels = torch.arange(subject.batch_size, device=subject.device) % max(1, self.model.num_classes)
+        self.optimiser = AdamW(model, weight_decay=0.05, betas=(0.9, 0.999))
+        self.model = model.to(DTYPES[subject.dtype])
+        self.images = images.to(next(model.parameters()))
 
     def __call__(self) -> None:
         """One step, in training mode."""
@@ -35,17 +38,24 @@ class Step:
             logits = self.model(self.images)
         if logits.ndim != 2:
             raise ValueError("a training step needs class scores for each image, so a pooled head: set global_pool")
-        nn.functional.cross_entropy(logits.float(), self.labels).backward()
+        labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]
+        nn.functional.cross_entropy(logits.float(), labels).backward()
         self.optimiser.step(RATE, norm=self.optimiser.take_gradients(), longest=0.0)
 
 
 class Forward:
-    """A forward pass without gradients, in eval mode."""
+    """A forward pass without gradients, in eval mode.
 
-    def __init__(self, model: VisionTransformer, subject: Subject, batch_size: int) -> None:
-        self.model = model
+    Args:
+        model: on its device, in the subject's dtype.
+        images: of one pass.
+        subject: the terms.
+    """
+
+    def __init__(self, model: nn.Module, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
         self.subject = subject
-        self.images = random_images(model, batch_size)
+        self.model = model
+        self.images = images.to(next(model.parameters()))
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -56,10 +66,8 @@ class Forward:
 
 
 def random_images(model: VisionTransformer, batch_size: int) -> Float[Tensor, "b c y x"]:
-    """The same normal values for every model that takes images of this size, in the model's dtype."""
-    weight = next(model.parameters())
-    shape = (batch_size, model.in_chans, *model.img_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight)
+    """Normal values: the same for every model that takes images of this size."""
+    return torch.randn(batch_size, model.in_chans, *model.img_size, generator=torch.Generator().manual_seed(0))
 
 
 def autocast(subject: Subject) -> torch.autocast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ import torch
 from saccade.attention import parse_layers
 from saccade.attention.contract import gate
 from saccade.measurement.clock import lap, warm_up
-from saccade.measurement.step import Forward, Step
+from saccade.measurement.step import Forward, Step, random_images
 from saccade.measurement.subject import Subject
 from saccade.models.vit import VisionTransformer
 
@@ -28,39 +28,54 @@ class ChoosesKernel(Protocol):
 
 
 class Timed:
-    """A subject in its own process: `Worker` makes one and calls its methods.
+    """Acts by name, and their times: what a timing process answers from.
 
-    Raises:
-        Broken: an attention whose output or gradients are not its reference's is not timed.
+    Args:
+        acts: what is timed; each takes and returns nothing.
+        subject: the terms.
+        facts: conditions that only this process knows.
     """
 
-    def __init__(self, subject: dict[str, Any]) -> None:
-        self.subject = Subject(**subject)
-        self.device = torch.device(self.subject.device)
-        step = Step(self.subject)
-        pass_the_gate(step.model, self.subject)
-        self.kernels = kernels(step.model, self.subject)
-        self.acts: dict[str, Callable[[], None]] = {
-            "forward": Forward(step.model, self.subject, self.subject.batch_size),
-            "step": step,
-            "latency": Forward(step.model, self.subject, 1),
-            "inference": Forward(step.model, self.subject, self.subject.inference_batch),
-        }
+    def __init__(self, acts: Mapping[str, Callable[[], None]], subject: Subject, facts: Mapping[str, Any]) -> None:
+        self.acts = acts
+        self.device = torch.device(subject.device)
+        self.clock = subject.clock
         self.calls: dict[str, int] = {}
+        self._facts = dict(facts)
 
     def facts(self) -> dict[str, Any]:
         """Conditions that only this process knows."""
-        return self.kernels
+        return self._facts
 
     def warm_up(self, what: str) -> dict[str, Any]:
         """Laps until steady, and how many calls a repeat will have."""
-        warm = warm_up(self.acts[what], self.device, self.subject.clock)
+        warm = warm_up(self.acts[what], self.device, self.clock)
         self.calls[what] = warm.calls
         return asdict(warm)
 
     def repeat(self, what: str) -> dict[str, float]:
         """One lap."""
-        return asdict(lap(self.acts[what], self.calls[what], self.device, self.subject.clock))
+        return asdict(lap(self.acts[what], self.calls[what], self.device, self.clock))
+
+
+def timed_subject(subject: dict[str, Any]) -> Timed:
+    """A subject, checked against its reference: what `time_rivals` puts into a process.
+
+    Raises:
+        Broken: an attention whose output or gradients are not its reference's is not timed.
+    """
+    terms = Subject(**subject)
+    model = terms.built()
+    pass_the_gate(model, terms)
+    # First, since it casts the model.
+    step = Step(model, random_images(model, terms.batch_size), terms)
+    acts: dict[str, Callable[[], None]] = {
+        "forward": Forward(model, random_images(model, terms.batch_size), terms),
+        "step": step,
+        "latency": Forward(model, random_images(model, 1), terms),
+        "inference": Forward(model, random_images(model, terms.inference_batch), terms),
+    }
+    return Timed(acts, terms, kernels(model, terms))
 
 
 def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:

@@ -69,14 +69,12 @@ class Rival:
 
 
 def take_turns(rivals: Sequence[Rival], what: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Times each thing of each rival so many times, the order moving on by one each time.
+    """Warms up each thing of each rival, then times each so many times, the order moving on by one each time.
 
     Returns:
         Conditions of the round: `pressure_percent`, the share of its time in which some process waited for a processor,
         and whether that made it `busy`.
     """
-    for rival in rivals:
-        rival.get_ready()
     for one in what:
         for rival in rivals:
             rival.warm_up(one)
