@@ -21,8 +21,9 @@ def attentions(*, json: Annotated[bool, Parameter(negative="")] = False) -> None
     Example:
     `saccade attentions`
 
-    N tokens, D width, H heads; other letters are the mechanism's own options or the paper's. An attention is written as
-    its name, with the options that differ from those shown: "nystrom(landmarks=16)".
+    N tokens, D width, H heads; other letters are the mechanism's options. "any N?": it works on every number of tokens;
+    "order-free?": it sees a set, not a sequence; "grid?": it needs to know the rows and columns of the patches. An
+    attention is written as its name, with the options that differ from those shown: "nystrom(landmarks=16)".
 
     Parameters
     ----------
@@ -45,9 +46,10 @@ def attentions(*, json: Annotated[bool, Parameter(negative="")] = False) -> None
 def _properties(found: Sequence[Facts]) -> Table:
     from rich.table import Table
 
-    table = Table(
-        "attention", "cost O()", "any N?", "order-free?", "needs grid?", "is softmax", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("attention", "cost O()", "any N?", "order-free?", "grid?"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("equals softmax")
     for facts in found:
         said = ("yes" if fact else "no" for fact in (facts.any_length, facts.free_of_order, facts.needs_grid))
         table.add_row(facts.name, facts.cost, *said, facts.exact_when)
