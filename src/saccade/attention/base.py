@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from saccade.attention.initial import GeneratorOf, fill_normal
+from saccade.attention.initial import GeneratorOf, fill_xavier
 from saccade.attention.parts import rotary_angles, rotate
 from saccade.attention.tokens import Tokens
 
@@ -261,10 +261,10 @@ class MultiHead(Attention):
         """Whether `mix` itself does not look at the order of the patches."""
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
-        """Truncated normal of 0.02 for the projections, zeros for biases, ones for norms (timm's start)."""
-        for name in ("qkv", "proj"):
+        """Xavier's uniform for each of the four projections, zeros for biases, ones for norms (MAE's start)."""
+        for name, matrices in (("qkv", 3), ("proj", 1)):
             linear = getattr(self, name)
-            fill_normal(linear.weight, generator_of(f"{name}.weight"))
+            fill_xavier(linear.weight, generator_of(f"{name}.weight"), matrices)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
         for norm in (self.q_norm, self.k_norm):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saccade.attention.base import Attention
 from saccade.attention.flops import fft_flops
-from saccade.attention.initial import GeneratorOf, fill_normal, unseeded
+from saccade.attention.initial import GeneratorOf, fill_xavier, unseeded
 from saccade.attention.parts import at_least_float32, coordinates, off_grid, onto_grid, without_autocast
 from saccade.attention.tokens import Tokens
 
@@ -146,9 +146,9 @@ class Fourier(Attention):
         return self.tokens.patches == 1
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
-        """The projection, where there is one, as timm starts it."""
+        """The projection, where there is one, as MultiHead starts it."""
         if isinstance(self.proj, nn.Linear):
-            fill_normal(self.proj.weight, generator_of("proj.weight"))
+            fill_xavier(self.proj.weight, generator_of("proj.weight"))
             nn.init.zeros_(self.proj.bias)
 
 

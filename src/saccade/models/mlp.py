@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from saccade.attention.initial import GeneratorOf, fill_normal
+from saccade.attention.initial import GeneratorOf, fill_normal, fill_xavier
 
 # A tile's hidden values stay in the processor's cache, and below the size at which glibc maps fresh pages for every
 # tensor. Fewer rows than these would slow the matrix products of wide models.
@@ -39,7 +39,7 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(nn.functional.gelu(self.fc1(x)))))
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
-        """Truncated normal of 0.02, zero biases."""
+        """Xavier's uniform, zero biases."""
         reset_linear(self.fc1, generator_of, "fc1")
         reset_linear(self.fc2, generator_of, "fc2")
 
@@ -160,6 +160,6 @@ def _add_product(total: Float[Tensor, "i k"], left: Float[Tensor, "i j"], right:
 
 
 def reset_linear(linear: nn.Linear, generator_of: GeneratorOf, name: str) -> None:
-    """Truncated normal of 0.02, zero bias: timm's start of a ViT."""
-    fill_normal(linear.weight, generator_of(f"{name}.weight"))
+    """Xavier's uniform, zero bias: the start of the first ViT and of MAE."""
+    fill_xavier(linear.weight, generator_of(f"{name}.weight"))
     nn.init.zeros_(linear.bias)

@@ -13,11 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from saccade.attention import build, parse_layers
 from saccade.attention.base import Attention
-from saccade.attention.initial import fill_normal, seeded, within
+from saccade.attention.initial import GeneratorOf, fill_normal, seeded, within
 from saccade.attention.tokens import Tokens
 from saccade.models.block import Block
 from saccade.models.embed import ConvStem, PatchEmbed, sine_positions
-from saccade.models.mlp import reset_linear
 from saccade.models.options import checked_options, rows_and_columns
 
 EMBED_LAYERS: dict[str, type[PatchEmbed | ConvStem]] = {"patch": PatchEmbed, "conv": ConvStem}
@@ -180,8 +179,8 @@ class VisionTransformer(nn.Module):
     def reset_parameters(self, seed: int = 0) -> None:
         """Refills everything with f(seed, parameter name): models with other attentions start equal in what they share.
 
-        The start is timm's: truncated normal of 0.02 for projections and positions, 1e-6 for class and register tokens,
-        torch's for convolutions.
+        Projections start by Xavier's uniform, as in the first ViT and in MAE; the rest as in timm: positions and head by
+        a truncated normal of 0.02, class and register tokens of 1e-6, convolutions as torch's do.
         """
         generator_of = seeded(seed)
         self.patch_embed.reset_parameters(within(generator_of, "patch_embed"))
@@ -196,8 +195,12 @@ class VisionTransformer(nn.Module):
         for norm in (self.norm, self.fc_norm):
             if isinstance(norm, nn.LayerNorm):
                 norm.reset_parameters()
+        self._reset_head(generator_of)
+
+    def _reset_head(self, generator_of: GeneratorOf) -> None:
         if isinstance(self.head, nn.Linear):
-            reset_linear(self.head, generator_of, "head")
+            fill_normal(self.head.weight, generator_of("head.weight"))
+            nn.init.zeros_(self.head.bias)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, *, seed: int = 0) -> None:
         """Puts a new head on the model, and another pooling where one is named; the last norm stays where it is."""
@@ -208,7 +211,7 @@ class VisionTransformer(nn.Module):
         self.head = nn.Identity()
         if num_classes:
             self.head = nn.Linear(self.embed_dim, num_classes, device=like.device, dtype=like.dtype)
-            reset_linear(self.head, seeded(seed), "head")
+        self._reset_head(seeded(seed))
 
     def get_classifier(self) -> nn.Module:
         """The head."""
