@@ -60,7 +60,7 @@ def attention_class(name: str) -> type[Attention]:
 
 
 def options_of(cls: type[Attention]) -> dict[str, object]:
-    """Every option that the class takes, with its default."""
+    """Every option that the class takes, with its default; `inspect.Parameter.empty` where it has none."""
     options: dict[str, object] = {}
     for parent in cls.__mro__:
         if "__init__" not in vars(parent):
@@ -78,7 +78,7 @@ def resolve(written: Written) -> Written:
     """The same attention with every option written out, defaults included.
 
     Raises:
-        ValueError: an unknown name or option.
+        ValueError: an unknown name or option, or one that must be given and is not.
     """
     cls = attention_class(written.name)
     known = options_of(cls)
@@ -88,7 +88,10 @@ def resolve(written: Written) -> Written:
             hint = f"did you mean {near[0]}? " if near else ""
             allowed = f"its options are {', '.join(known)}" if known else "it takes none"
             raise ValueError(f"{written}: {written.name} has no option {key!r}: {hint}{allowed}")
-    return Written(written.name, tuple(sorted({**known, **dict(written.options)}.items())))
+    options = {**known, **dict(written.options)}
+    if missing := [key for key, value in options.items() if value is inspect.Parameter.empty]:
+        raise ValueError(f"{written}: {written.name} needs the option {missing[0]}, which has no default")
+    return Written(written.name, tuple(sorted(options.items())))
 
 
 def build(
@@ -130,13 +133,16 @@ def _module(module_name: str, asked: str) -> ModuleType:
         )
     if module_name.endswith(".py"):
         return _module_of_file(Path(module_name), asked)
+    if not all(name.isidentifier() for name in module_name.split(".")):
+        raise ValueError(f"{asked!r}: {module_name!r} is no module: write my.module:Mine or path/to/file.py:Mine")
     here = os.getcwd()
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
+        # A module that the user's own one misses is no wrong name: its traceback says more.
+        if f"{module_name}.".startswith(f"{error.name}."):
             raise ValueError(
                 f"{asked!r}: there is no module {module_name!r} in {here} or among the installed ones"
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,14 +56,14 @@ def parse_layers(text: str, depth: int) -> tuple[Written, ...]:
     pieces = [_repeated(piece, text) for piece in _split(text, ",", whole=text)]
     if not pieces:
         raise ValueError('no attention is given: write a name, as in "softmax"')
-    layers = tuple(parse(one) for one, times in pieces for _ in range(times))
     if len(pieces) == 1 and "*" not in _outside(text):
-        return layers * depth
-    if len(layers) != depth:
+        return (parse(text),) * depth
+    layers = sum(times for _, times in pieces)
+    if layers != depth:
         raise ValueError(
-            f"{text!r} describes {len(layers)} layers, but the model has {depth}: the counts must sum to {depth}"
+            f"{text!r} describes {layers} layers, but the model has {depth}: the counts must sum to {depth}"
         )
-    return layers
+    return tuple(one for piece, times in pieces for one in (parse(piece),) * times)
 
 
 def write_layers(layers: tuple[Written, ...]) -> str:
@@ -111,10 +112,11 @@ def _outside(text: str) -> str:
 def _scan(text: str, whole: str) -> Iterator[tuple[int, str]]:
     """Place and sign of everything outside brackets and quotes."""
     open_brackets: list[str] = []
-    quote = ""
+    quote, escaped = "", False
     for place, sign in enumerate(text):
         if quote:
-            quote = "" if sign == quote else quote
+            quote = "" if sign == quote and not escaped else quote
+            escaped = sign == "\\" and not escaped
         elif sign in "'\"":
             quote = sign
         elif sign in _CLOSES:
@@ -137,17 +139,19 @@ def _value(text: str, key: str, whole: str) -> object:
     if isinstance(value, list):
         value = tuple(value)
     if not _plain(value):
-        raise ValueError(f"{whole!r}: {key}={text} must be a number, a string, True, False or a tuple of such")
+        raise ValueError(f"{whole!r}: {key}={text} must be a finite number, a string, True, False or a tuple of such")
     return value
 
 
 def _plain(value: object) -> bool:
     if isinstance(value, tuple):
         return all(_plain(item) for item in value)
-    return isinstance(value, (bool, int, float, str))
+    # 1e999 is read as infinity, which has no literal to be written as.
+    return isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _literal(value: object) -> str:
-    if isinstance(value, str):
-        return '"' + value + '"' if '"' not in value else repr(value)
+    """As Python writes it, but a plain word in double quotes, as in the shell's examples."""
+    if isinstance(value, str) and value.isprintable() and not {'"', "\\"} & set(value):
+        return f'"{value}"'
     return repr(value)
