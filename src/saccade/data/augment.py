@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,14 +49,12 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("flip", "erasing"):
-            _within(name, getattr(self, name), 0, 1)
+            _at_most(name, getattr(self, name), 1.0)
         for name in ("crop_padding", "mixup", "cutmix"):
-            _within(name, getattr(self, name), 0, float("inf"))
-        if self.interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f'augment.interpolation = {self.interpolation!r}: must be "bicubic" or "bilinear"')
+            _at_most(name, float(getattr(self, name)), math.inf)
         if self.resized_crop is not None:
-            _ordered("resized_crop", self.resized_crop, 1)
-            _ordered("resized_ratio", self.resized_ratio, float("inf"))
+            _ordered("resized_crop", self.resized_crop, 1.0)
+            _ordered("resized_ratio", self.resized_ratio, math.inf)
             if self.crop_padding:
                 raise ValueError(
                     "augment.resized_crop and augment.crop_padding are two kinds of crop: give one of them"
@@ -124,14 +123,15 @@ def _erased(
     return torch.where(box.masks(dataset.img_size) & chosen[:, None, None, None], colour, images)
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high or value == float("inf"):
-        raise ValueError(
-            f"augment.{name} = {value}: must be at least {low:g}" + (f" and at most {high:g}" if high < 1e9 else "")
-        )
+def _at_most(name: str, value: float, high: float) -> None:
+    if not (0 <= value <= high and math.isfinite(value)):
+        raise ValueError(f"augment.{name} = {value}: must be at least 0{_upper(high)}")
 
 
 def _ordered(name: str, pair: tuple[float, float], high: float) -> None:
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= high or pair[1] == float("inf"):
-        most = f", at most {high:g}" if high < 1e9 else ""
-        raise ValueError(f"augment.{name} = {pair}: must be two numbers above 0{most}, the smaller first")
+    if not (len(pair) == 2 and 0 < pair[0] <= pair[1] <= high and math.isfinite(pair[1])):
+        raise ValueError(f"augment.{name} = {pair}: must be two numbers above 0{_upper(high)}, the smaller first")
+
+
+def _upper(high: float) -> str:
+    return f" and at most {high:g}" if math.isfinite(high) else ""

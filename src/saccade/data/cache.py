@@ -112,7 +112,7 @@ def _room(size_bytes: int, memory_bytes: int, work: Path) -> np.ndarray:
         return np.memmap(work / PIXELS, np.uint8, "r+")
     except OSError as error:
         raise Failed(
-            f"the decoded pictures take {size_bytes:,} bytes: more than the {memory_bytes:,} that may be held in memory, "
+            f"the decoded pictures take {size_bytes:,} bytes, more than the {memory_bytes:,} allowed in memory, "
             f"and they cannot be kept in {work.parent} ({error}); name a folder with room in SACCADE_CACHE"
         ) from error
 

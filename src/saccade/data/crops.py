@@ -45,7 +45,8 @@ def resized_crops(
     """A random box of each whole picture, resized to `size`, antialiased where it shrinks.
 
     Boxes are drawn as torchvision's RandomResizedCrop draws them: where none of ten tries fits, the largest box in the
-    middle is taken. Resizing is torch's own on bytes, which is within two levels of Pillow's.
+    middle is taken. Resizing is torch's own on bytes, as torchvision's of tensors: it rounds its weights more coarsely
+    than Pillow, and differs from it by less than half a level on average, to neither side.
     """
     heights, widths = pictures.heights[index], pictures.widths[index]
     boxes, found = random_boxes(drawn, heights, widths, scale, ratio)

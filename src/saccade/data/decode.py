@@ -43,7 +43,8 @@ def read_header(picture: Picture) -> Header:
         return Header(picture.shape[0], picture.shape[1], picture.ndim == 2, "pixels")
     with _opened(picture) as image:
         width, height = image.size
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        # Pillow turns TIFF files itself, and gives the size they will have.
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return Header(*((width, height) if turned else (height, width)), image.mode in GREY, image.format or "")
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from jaxtyping import UInt8
 from safetensors.torch import save
 from torch import Tensor
 
-from saccade.data.decode import Header, Unreadable, covering_size, decode, read_header
+from saccade.data.decode import MOST_PIXELS, Header, Unreadable, covering_size, decode, read_header
 from saccade.data.found import Found, Part, Picture
 from saccade.data.pictures import Pictures
 from saccade.data.splits import name_keys
@@ -27,6 +28,8 @@ PICTURES_AT_A_TIME = 512
 # Handing over one small picture costs as much as decoding it.
 PICTURES_A_JOB = 32
 
+# A picture's header and the size that it will have, or why it has none.
+_Seen = tuple[Header, tuple[int, int]] | str
 # Makes room for so many bytes: in memory, or in a file.
 Room = Callable[[int], np.ndarray]
 _Given = TypeVar("_Given")
@@ -81,12 +84,13 @@ def decode_all(found: Found, img_size: tuple[int, int], crop_pct: float, in_chan
     # Pillow warns about what is judged here, or harmless.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore")
-        said = {name: list(_each(pool, _header, part.read())) for name, part in found.parts.items()}
-        headers = [one for part in said.values() for one in part if isinstance(one, Header)]
+        look = partial(_look, img_size, crop_pct)
+        said = {name: list(_each(pool, look, part.read())) for name, part in found.parts.items()}
+        headers = [one[0] for part in said.values() for one in part if not isinstance(one, str)]
         channels = in_chans or (1 if headers and all(head.grey for head in headers) else 3)
         plans, size = [], 0
         for name, part in found.parts.items():
-            plans.append(_planned(name, part, said[name], (img_size, crop_pct, channels), size))
+            plans.append(_planned(name, part, said[name], channels, size))
             size = plans[-1].end
         pixels = room(size)
         filled = [(plan, *_fill(pool, plan, channels, pixels)) for plan in plans]
@@ -102,33 +106,31 @@ def decode_all(found: Found, img_size: tuple[int, int], crop_pct: float, in_chan
 
 @dataclass(frozen=True)
 class _Plan:
-    """Where the pictures of one part will lie; `said` is each one's header, or why it has none."""
+    """Where the pictures of one part will lie, and how large; `said` is what a look at each one's header told."""
 
     name: str
     part: Part
-    said: list[Header | str]
+    said: list[_Seen]
     sizes: np.ndarray
     offsets: np.ndarray
     end: int
 
 
-def _planned(
-    name: str, part: Part, said: list[Header | str], wanted: tuple[tuple[int, int], float, int], start: int
-) -> _Plan:
-    img_size, crop_pct, channels = wanted
-    sizes = [
-        covering_size(one.height, one.width, img_size, crop_pct) if isinstance(one, Header) else (0, 0) for one in said
-    ]
-    table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    bounds = np.cumsum([start, *(channels * table.prod(axis=1))])
-    return _Plan(name, part, said, table, bounds[:-1], int(bounds[-1]))
-
-
-def _header(picture: Picture) -> Header | str:
+def _look(img_size: tuple[int, int], crop_pct: float, picture: Picture) -> _Seen:
     try:
-        return read_header(picture)
+        head = read_header(picture)
     except Unreadable as error:
         return str(error)
+    height, width = covering_size(head.height, head.width, img_size, crop_pct)
+    if height * width > MOST_PIXELS:
+        return f"{head.width} x {head.height} is so long and thin that it would become {width} x {height}"
+    return head, (height, width)
+
+
+def _planned(name: str, part: Part, said: list[_Seen], channels: int, start: int) -> _Plan:
+    sizes = np.array([(0, 0) if isinstance(one, str) else one[1] for one in said], dtype=np.int64).reshape(-1, 2)
+    bounds = np.cumsum([start, *(channels * sizes.prod(axis=1))])
+    return _Plan(name, part, said, sizes, bounds[:-1], int(bounds[-1]))
 
 
 def _fill(

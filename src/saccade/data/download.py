@@ -7,7 +7,7 @@ import os
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ def fetch(remote: Remote, folder: Path, name: str) -> None:
             urllib.request.urlopen(remote.url, timeout=SECONDS_WITHOUT_A_BYTE) as answer,
             _new(folder / remote.name) as file,
         ):
-            found = _copied(answer, file, remote.size_bytes)
+            found = _copied(answer.read, file, remote.size_bytes)
             if found != remote.sha256:
                 raise ValueError(
                     f"{remote.url} is not the file that was published (SHA-256 {found[:12]}..., expected "
@@ -170,17 +170,17 @@ def unpack(archive: Path, layout: Layout, folder: Path) -> None:
                 content = tar.extractfile(member) if member.isreg() and member.name in wanted else None
                 if content:
                     with _new(folder / wanted.pop(member.name)) as file:
-                        _copied(content, file, LARGEST_MEMBER_BYTES)
+                        _copied(content.read, file, LARGEST_MEMBER_BYTES)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{archive} is damaged ({error}): delete it, and it is downloaded again") from error
     if wanted:
-        raise ValueError(f"{archive} lacks {', '.join(sorted(wanted))}")
+        raise ValueError(f"{archive} is damaged: it lacks {', '.join(sorted(wanted))}")
 
 
-def _copied(source: object, target: BinaryIO, most_bytes: int) -> str:
+def _copied(read: Callable[[int], bytes], target: BinaryIO, most_bytes: int) -> str:
     """Copies up to a little more than `most_bytes`, and returns the SHA-256 of what came."""
     digest, count = hashlib.sha256(), 0
-    while count <= most_bytes and (piece := source.read(PIECE_BYTES)):  # type: ignore[attr-defined]
+    while count <= most_bytes and (piece := read(PIECE_BYTES)):
         count += len(piece)
         digest.update(piece)
         target.write(piece)

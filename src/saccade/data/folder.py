@@ -22,9 +22,11 @@ def find_folder(path: Path, name: str) -> Found:
     """
     folders = _subfolders(path)
     roots = _part_folders(path, folders) or {"train": path}
-    classes = tuple(sorted(child.name for child in _subfolders(roots.get("train", path))))
+    if "train" not in roots:
+        raise ValueError(f"{name}: there is no train folder beside {', '.join(root.name for root in roots.values())}")
+    classes = tuple(child.name for child in _subfolders(roots["train"]))
     found = {part: _pictures_of(root, classes, name) for part, root in roots.items()}
-    _refuse_bare_classes(found.get("train", {}), name)
+    _refuse_bare_classes(found["train"], name)
     others = sum(not _is_picture(file) for root in roots.values() for file in _files(root))
     note = (f"{others} files without a picture's ending ({', '.join(ENDINGS)}) were passed over",) if others else ()
     files = [file for by_class in found.values() for pictures in by_class.values() for file in pictures]

@@ -66,7 +66,7 @@ class Found:
             raise ValueError(f"{self.name}: there are no training pictures, only {', '.join(self.parts)}")
         if len(self.classes) < 2:
             raise ValueError(
-                f"{self.name}: there is one class only ({self.classes[0]!r}) and nothing to tell apart; give two or more"
+                f"{self.name}: there is one class only ({self.classes[0]!r}) and nothing to tell apart; give more"
             )
 
 

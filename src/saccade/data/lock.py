@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,14 +14,11 @@ def locked(path: Path) -> Iterator[None]:
     Where there are no such locks (Windows, some network folders, a folder that cannot be written) nothing is held: what
     it guards is written whole or not at all, so two processes then do the same work twice and neither does harm.
     """
-    try:
-        import fcntl
+    with ExitStack() as held:
+        with suppress(ImportError, OSError):
+            import fcntl
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(f"{path.name}.lock").open("a")
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except (ImportError, OSError):
-        yield
-        return
-    with file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(path.with_name(f"{path.name}.lock").open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

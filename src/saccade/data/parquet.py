@@ -38,8 +38,8 @@ def find_parquet(path: Path, name: str) -> Found:
 
 
 def holds_parquet(path: Path) -> bool:
-    """Whether there are parquet files anywhere below."""
-    return next(path.rglob("*.parquet"), None) is not None
+    """Whether there are parquet files in the folder or in one right below."""
+    return bool(_files(path))
 
 
 def encoded(pictures: Iterable[Any]) -> Iterator[Picture]:
@@ -55,12 +55,16 @@ def _shards(path: Path) -> dict[str, list[Path]]:
     if path.is_file():
         return {"train": [path]}
     shards: dict[str, list[Path]] = {}
-    for file in sorted(path.rglob("*.parquet")):
+    for file in _files(path):
         shards.setdefault(_part_of(file.relative_to(path)), []).append(file)
     for part, files in shards.items():
         if len(folders := {file.parent for file in files}) > 1:
             raise ValueError(f"{path}: the {part} files lie in {len(folders)} folders: give one of the folders")
     return shards
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")])
 
 
 def _part_of(file: Path) -> str:

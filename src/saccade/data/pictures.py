@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -26,7 +25,7 @@ class Pictures:
     channels: int
 
     @classmethod
-    def of(cls, images: UInt8[Tensor, "n c h w"]) -> Self:
+    def of(cls, images: UInt8[Tensor, "n c h w"]) -> Pictures:
         """Pictures of one shape."""
         n, channels, height, width = images.shape
         sides = torch.ones(n, dtype=torch.int64)

@@ -31,7 +31,7 @@ SOURCES = {
     "cifar10, cifar100": "60,000 colour pictures, 32 x 32, downloaded once (170 MB)",
     "mnist, fashion_mnist": "70,000 grey pictures, 28 x 28, downloaded once (12 and 31 MB)",
     "a folder of class folders": "FOLDER/cat/1.jpg, or FOLDER/train/cat/1.jpg beside val and test",
-    "parquet": "a file, or a folder with train and test files, as Hugging Face has them: pip install 'saccade[parquet]'",
+    "parquet": "a file, or a folder with train and test files, as on the hub: pip install 'saccade[parquet]'",
     "owner/name": "a data set of the Hugging Face hub: pip install 'saccade[hub]'",
     "IDX files": "a folder with train-images-idx3-ubyte(.gz) and its fellows, as of MNIST",
     "CIFAR's binary files": "a folder with data_batch_1.bin or train.bin and its fellows",
@@ -90,11 +90,11 @@ def find(name: str) -> Found:
     if name in PUBLISHED:
         return replace(_published(name), attribution=PUBLISHED[name].attribution)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return _in_folder(path, name)
     if path.suffix == ".parquet" and path.is_file():
         return find_parquet(path, name)
-    if path.exists():
+    if name and path.exists():
         raise ValueError(
             f"{name}: a single file must be parquet; archives are to be unpacked, and pickles are never read"
         )

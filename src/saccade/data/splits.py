@@ -37,7 +37,9 @@ def set_aside(
         ValueError: so many cannot be taken.
     """
     order = bits(0, 0, keys, purpose, 1)[:, 0].argsort(stable=True)
-    taken = [order[labels[order] == label][:share] for label, share in enumerate(_shares(labels.bincount(), count))]
+    taken = [
+        order[labels[order] == label][:share] for label, share in enumerate(_shares(labels.bincount().tolist(), count))
+    ]
     rows = torch.cat([*taken, torch.empty(0, dtype=torch.int64)]).sort().values
     if len(rows) < count:
         raise ValueError(f"{count} of {len(labels)} pictures cannot be set aside: every class keeps one")
@@ -46,10 +48,13 @@ def set_aside(
     return stays.nonzero()[:, 0], rows
 
 
-def _shares(sizes: Int64[Tensor, " classes"], count: int) -> list[int]:
-    """How many of each class are taken: in proportion, rounded so that the sum is `count` (largest remainders)."""
-    exact = sizes.double() * count / max(1, int(sizes.sum()))
-    shares = exact.floor().long()
-    by_remainder = (exact - shares).argsort(descending=True, stable=True)
-    shares[by_remainder[: count - int(shares.sum())]] += 1
-    return torch.minimum(shares, (sizes - 1).clamp(min=0)).tolist()
+def _shares(sizes: list[int], count: int) -> list[int]:
+    """How many of each class are taken: in proportion, rounded so that the sum is `count`, and never a whole class."""
+    exact = [size * count / max(1, sum(sizes)) for size in sizes]
+    most = [max(0, size - 1) for size in sizes]
+    shares = [min(int(share), room) for share, room in zip(exact, most, strict=True)]
+    while sum(shares) < min(count, sum(most)):
+        # The class that is furthest below its proportion is next.
+        behind = [(exact[c] - shares[c], -c) for c in range(len(sizes)) if shares[c] < most[c]]
+        shares[-max(behind)[1]] += 1
+    return shares
