@@ -13,6 +13,7 @@ COUNTS = {
     "parameters": 5_000_000,
     "flops_per_image": 2e9,
     "attention_flops_per_image": 8e8,
+    "quadratic_share": 785 / (785 + 6 * 192),
     "tokens": 785,
     "width": 192,
     "head_width": 64,
@@ -76,7 +77,10 @@ BAD_PLANS = {
     "one scale": ("warning", planned(scales=1)),
     "from scratch only": ("warning", planned(init="scratch")),
     "launch-bound": ("warning", planned(device="cuda", batch_size=1)),
-    "what a swap can gain": ("warning", planned(softmax=changed(SOFTMAX, tokens=50))),
+    "what a swap can gain": (
+        "warning",
+        planned(softmax=changed(SOFTMAX, tokens=50, quadratic_share=50 / (50 + 6 * 192))),
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from saccade.reports.basis import Basis
 from saccade.reports.finding import Finding, listed
-from saccade.reports.numbers import interval, signed, spread, times
+from saccade.reports.numbers import interval, many, signed, spread, times
 from saccade.reports.ratios import EQUAL
 from saccade.reports.rows import Row, best_softmax
 from saccade.reports.statistics import LEAST_SEEDS
@@ -24,8 +24,8 @@ def answer(rows: Sequence[Row], basis: Basis, findings: Sequence[Finding] = ()) 
         findings: of the doctor; errors among them forbid a recommendation.
     """
     rivals = [row for row in rows if not row.baseline]
-    softmax = best_softmax(rows) or next((row for row in rows if row.baseline), None)
-    if softmax is None or softmax.mean_percent is None or softmax.diverged:
+    softmax = _baseline(rows)
+    if softmax is None:
         words = ["No recommendation: softmax, which all are compared with, has no finished training runs."]
     elif not rivals:
         words = [f"Softmax reached {softmax.mean_percent:.1f} % top-1; nothing was compared with it."]
@@ -33,7 +33,7 @@ def answer(rows: Sequence[Row], basis: Basis, findings: Sequence[Finding] = ()) 
         confounders = listed(one.rule for one in errors)
         words = [f"No recommendation: the comparison is confounded ({confounders}).", *_facts(softmax, rivals)]
     elif len(basis.seeds) < LEAST_SEEDS:
-        count = f"{len(basis.seeds)} seed{'' if len(basis.seeds) == 1 else 's'}"
+        count = many(len(basis.seeds), "seed")
         words = [
             f"No recommendation by accuracy: {count} cannot tell a difference from chance.",
             *_facts(softmax, rivals),
@@ -43,12 +43,10 @@ def answer(rows: Sequence[Row], basis: Basis, findings: Sequence[Finding] = ()) 
     return " ".join([*words, basis.sentence])
 
 
-def recommended(rows: Sequence[Row]) -> Row | None:
-    """The row that the answer takes, where there are verdicts; None where there is nothing to take."""
+def _baseline(rows: Sequence[Row]) -> Row | None:
+    """The fastest softmax; None where it has no accuracy to compare with."""
     softmax = best_softmax(rows) or next((row for row in rows if row.baseline), None)
-    if softmax is None or softmax.diverged or softmax.mean_percent is None:
-        return None
-    return _cheapest(softmax, [row for row in rows if not row.baseline], "step")
+    return softmax if softmax and softmax.accuracy_percent and not softmax.diverged else None
 
 
 def _cheapest(softmax: Row, rivals: Sequence[Row], act: str) -> Row:

@@ -8,6 +8,7 @@ from typing import Any
 
 from saccade.record import Record
 from saccade.reports.function import BASELINE
+from saccade.reports.numbers import many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,8 @@ class Basis:
         return _with(self.model, sizes)
 
     def _runs(self) -> str:
-        seeds = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
-        scales = f"{self.scales} scale{'' if self.scales == 1 else 's'}"
         start = "trained from scratch" if self.init == "scratch" else f"pre-trained by {self.init}"
-        return ", ".join((seeds, scales, start))
+        return ", ".join((many(len(self.seeds), "seed"), many(self.scales, "scale"), start))
 
     def _place(self) -> str:
         told = self.conditions
@@ -71,7 +70,7 @@ class Basis:
         name = self.machine.get("processor") if str(told.get("device")) == "cpu" else self.machine.get("accelerator")
         dtype = f"{told.get('dtype')}" + (f" under {told['amp_dtype']} autocast" if told.get("amp_dtype") else "")
         details = [str(name)] if name else []
-        details += [f"{told['threads']} thread{'' if told['threads'] == 1 else 's'}"] if told.get("threads") else []
+        details += [many(told["threads"], "thread")] if told.get("threads") else []
         details += ["processor time"] if told.get("clock") == "cpu" else []
         return f"{dtype} on {_with(str(told.get('device')), details)}"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from saccade.reports.numbers import NONE, counted, duration, interval, signed, spread, times
+from saccade.reports.numbers import NONE, counted, duration, interval, many, signed, spread, times
 from saccade.reports.ratios import Ratio
 from saccade.reports.rows import Row, best_softmax
 from saccade.reports.statistics import MOST_SEEDS
@@ -116,7 +116,7 @@ def _tuning(row: Row) -> Cell:
     if not row.tuning_runs:
         return NONE, ""
     lost = row.sensitivity_points
-    return f"{row.tuning_runs} run{'s' if row.tuning_runs > 1 else ''}", "" if lost is None else f"{lost:.1f}"
+    return many(row.tuning_runs, "run"), "" if lost is None else f"{lost:.1f}"
 
 
 def _size(row: Row) -> Cell:

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from saccade.reports.basis import Basis
+from saccade.reports.numbers import many
 from saccade.reports.placement import Box, place_labels
 from saccade.reports.rows import Row
 
@@ -184,7 +185,7 @@ def _words(figure: Figure, axes: Axes, shown: Sequence[Row], basis: Basis) -> No
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=INK
     )
     bars = f"bars: 95 % intervals of the cost and {'the difference to softmax' if decided else 'none of the accuracy'}"
-    seeds = f"{len(basis.seeds)} seed{'' if len(basis.seeds) == 1 else 's'}"
+    seeds = many(len(basis.seeds), "seed")
     axes.text(
         0, 1.015, f"{seeds}; {bars}", transform=axes.transAxes, fontsize=8.5, color=INK, va="bottom", parse_math=False
     )

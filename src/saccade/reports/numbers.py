@@ -8,6 +8,11 @@ from saccade.reports.statistics import Difference
 NONE = "–"
 
 
+def many(count: int, thing: str) -> str:
+    """1 and "seed" as "1 seed", 3 and "seed" as "3 seeds"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def signed(points: int | float) -> str:
     """-0.93 as "−0.9", 0.43 as "+0.4"."""
     return f"{points:+.1f}".replace("-", "−")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from saccade.reports.finding import Finding, listed
+from saccade.reports.numbers import many
 from saccade.reports.plan import PlanFacts
 from saccade.reports.ratios import EQUAL
 from saccade.reports.statistics import LEAST_SEEDS
@@ -46,7 +47,7 @@ def seeds(plan: PlanFacts) -> Iterator[Finding]:
         yield Finding(
             "seeds",
             "error",
-            f"{plan.seeds} seed{'s' if plan.seeds > 1 else ''}: accuracies are shown, but chance cannot be told from "
+            f"{many(plan.seeds, 'seed')}: accuracies are shown, but chance cannot be told from "
             "difference, so nothing is decided",
             f"--seeds {ENOUGH_SEEDS} ({LEAST_SEEDS} at the least)",
         )
@@ -106,7 +107,7 @@ def gain(plan: PlanFacts) -> Iterator[Finding]:
     """A swap that could gain nothing: at 13 and 50 tokens the quadratic part was 0.2 % and 1.6 % of the arithmetic."""
     counted = plan.softmax.operations
     tokens, width = counted["tokens"], counted["width"]
-    share = tokens / (tokens + 6 * width)
+    share = counted["quadratic_share"]
     most = 1 / (1 - share)
     rows = [f"{name} {bound:.2f} x" for name, bound in plan.bounds.items()]
     yield Finding(
