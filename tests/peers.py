@@ -1,22 +1,29 @@
-"""Code that is not ours, to compare with: importing this module makes `import timm` work beside any build of torch."""
+"""Code that is not ours, to compare with: `from tests.peers import timm` works beside any build of torch."""
 
+import importlib
 import warnings
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
+
+# They import torchvision where it is installed.
+_PEERS = ("timm", "transformers")
 
 if find_spec("torchvision") is not None:
     try:
         import torchvision  # noqa: F401
     except RuntimeError:
         # torchvision from PyPI is compiled for another torch than a CPU build: its operators do not load, and the
-        # registration of their shapes fails. timm needs neither; declared, they let the import pass.
+        # registration of their shapes fails. Nobody here needs them; declared, they let the import pass.
         OPERATORS = torch.library.Library("torchvision", "DEF")
         OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         OPERATORS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import timm
 
-__all__ = ["timm"]
+def __getattr__(name: str) -> ModuleType:
+    if name not in _PEERS:
+        raise AttributeError(f"tests.peers has no {name!r}; it offers {', '.join(_PEERS)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nystrom_attention import NystromAttention
+from tests.peers import transformers
 from torch.testing import assert_close
-from transformers import NystromformerConfig
 from transformers.models.nystromformer.modeling_nystromformer import NystromformerSelfAttention
 
 from saccade.attention import Tokens, build
@@ -63,7 +63,7 @@ def test_it_is_the_packages_attention(options):
 def test_it_is_transformers_attention_with_the_exact_start(convolution):
     tokens = Tokens((6, 8))
     ours = lively(f"nystrom(landmarks=8, convolution={convolution})", tokens)
-    config = NystromformerConfig(
+    config = transformers.NystromformerConfig(
         hidden_size=32,
         num_attention_heads=4,
         num_landmarks=8,
