@@ -107,6 +107,23 @@ def test_sums_are_exact_where_bf16_would_stop_counting():
     assert_close(layer_mix(2000, 4)(q, k, v), v)
 
 
+@pytest.mark.parametrize("n", [50, 7])
+def test_autocast_does_not_reach_the_sums(n):
+    leaves = heads(n, 16, dtype=torch.float32)
+    expected = layer_mix(n, 16)(*leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = layer_mix(n, 16)(*leaves)
+    assert torch.equal(seen, expected)
+
+
+def test_nor_does_it_when_backward_runs_inside():
+    leaves = heads(50, 16, dtype=torch.float32)
+    expected = slopes(linear._ByState.apply(*leaves), leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = slopes(layer_mix(50, 16)(*leaves), leaves)
+    assert_close(seen, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(("options", "count"), [("", 4 * 48**2 + 4 * 48), ("(bias=False)", 4 * 48**2)])
 def test_parameters_are_four_projections_and_no_bias_means_none(options, count):
     layer = build(f"linear{options}", 48, 4, Tokens((4, 7), prefix=1))
