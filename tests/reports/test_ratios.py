@@ -13,12 +13,12 @@ def test_a_slow_phase_of_the_machine_cancels():
 def test_the_interval_holds_the_true_ratio_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = 0
-    for trial in range(200):
+    for trial in range(100):
         ours, softmax = 0.8 * np.exp(0.05 * rng.standard_normal((2, 15)) + np.log([[1.0], [1 / 0.8]]))
         ratio = cost_ratio(ours.tolist(), softmax.tolist(), seed=trial)
         held += ratio.low <= 0.8 <= ratio.high
-    # 95 % of 200 is 190; four standard deviations are 12.
-    assert held >= 178
+    # 95 % of 100; four standard deviations are 9.
+    assert held >= 86
 
 
 def test_the_same_repeats_give_the_same_interval():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from saccade.reports.statistics import ALPHA, MOST_SEEDS, Difference, differences, holm, paired, verdicts
-from saccade.reports.student import quantile
+from saccade.reports.student import probability_below, quantile
 
 SIMULATIONS = 1500
 
@@ -80,10 +80,10 @@ def test_counting_the_images_degrees_of_freedom_in_would_break_the_promise():
     image_part = table.image_variance[:, 0]
     degrees = (seeds_part + image_part) ** 2 / (seeds_part**2 / 2 + image_part**2 / 1999)
     t = np.abs(table.difference[:, 0]) / table.standard_error(3)[:, 0]
-    bounds = {number: quantile(1 - ALPHA, number) for number in range(1, 31)}
-    bound = np.array([bounds[min(max(1, round(number)), 30)] for number in degrees.tolist()])
-    assert not at_most((t > bound).sum(), 2 * ALPHA)
-    assert at_most((t > quantile(1 - ALPHA, 2)).sum(), 2 * ALPHA)
+    whole = np.minimum(np.maximum(degrees.round(), 1), 30)
+    called = sum((probability_below(t[whole == number], number) > 1 - ALPHA).sum() for number in range(1, 31))
+    assert not at_most(called, 2 * ALPHA)
+    assert at_most((probability_below(t, 2) > 1 - ALPHA).sum(), 2 * ALPHA)
 
 
 def test_the_standard_error_is_the_protocols():
@@ -120,6 +120,11 @@ def test_the_first_question_answered_with_yes_names_the_verdict():
     found = differences(answers(100, 300, 20, 101, 110), 1.0)
     assert [one.verdict for one in found] == ["worse", "better", "not worse", "undecided"]
     assert [one.points for one in found] == pytest.approx([-20, 8, -0.1, -1])
+
+
+def test_a_gain_smaller_than_the_margin_is_better():
+    (one,) = differences(answers(1000, 970, images=10_000), 1.0)
+    assert (one.verdict, one.points) == ("better", pytest.approx(0.3))
 
 
 def test_models_that_answer_alike_are_not_worse():

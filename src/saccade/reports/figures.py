@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from saccade.reports.basis import Basis
 from saccade.reports.numbers import many
-from saccade.reports.placement import Box, place_labels
+from saccade.reports.placement import distance_to, place_labels
 from saccade.reports.rows import Row
 
 # Told apart by shape, by filling, and by lightness in grey; colours of Okabe and Ito 2008, safe for the colour-blind.
@@ -193,16 +195,15 @@ def _words(figure: Figure, axes: Axes, shown: Sequence[Row], basis: Basis) -> No
 
 def _labels(axes: Axes, shown: Sequence[Row], basis: Basis) -> None:
     """Each point's name, where there is room, with a line to the point where that is far."""
-    points = [tuple(axes.transData.transform(_place(row)).tolist()) for row in shown]
-    sizes = [_label_size(axes, row.attention) for row in shown]
-    frame = Box(axes.bbox.x0, axes.bbox.y0, axes.bbox.x1, axes.bbox.y1)
-    boxes = place_labels(points, sizes, _obstacles(axes, shown, basis), frame)
+    points = axes.transData.transform([_place(row) for row in shown])
+    sizes = np.array([_label_size(axes, row.attention) for row in shown])
+    boxes = place_labels(points, sizes, _obstacles(axes, shown, basis), np.array(axes.bbox.extents))
     for row, point, box in zip(shown, points, boxes, strict=True):
-        far = box.distance(*point) > FAR_PIXELS
+        far = distance_to(box, point) > FAR_PIXELS
         axes.annotate(
             row.attention,
             _place(row),
-            xytext=box.middle,
+            xytext=((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
             textcoords="figure pixels",
             ha="center",
             va="center",
@@ -224,18 +225,18 @@ def _label_size(axes: Axes, name: str) -> tuple[float, float]:
     return extent.width, extent.height
 
 
-def _obstacles(axes: Axes, shown: Sequence[Row], basis: Basis) -> list[Box]:
-    """The signs, the bars and the lines, in pixels."""
-    frame, boxes = axes.bbox, []
+def _obstacles(axes: Axes, shown: Sequence[Row], basis: Basis) -> Float[np.ndarray, "k 4"]:
+    """The signs, the bars and the lines as boxes in pixels."""
+    left, bottom, right, top = axes.bbox.extents
+    boxes = []
     softmax = _softmax_percent(shown)
     if softmax is not None:
-        for percent in (softmax, softmax - basis.margin_points):
-            x, y = axes.transData.transform((1.0, percent))
-            boxes += [Box(x - 1, frame.y0, x + 1, frame.y1), Box(frame.x0, y - 1, frame.x1, y + 1)]
+        x, y = axes.transData.transform((1.0, softmax))
+        _, margin = axes.transData.transform((1.0, softmax - basis.margin_points))
+        boxes += [(x - 1, bottom, x + 1, top), *((left, line - 1, right, line + 1) for line in (y, margin))]
     for row in shown:
+        (low_x, high_x), (low_y, high_y) = _bars(row, shown)
         x, y = axes.transData.transform(_place(row))
-        boxes.append(Box(x - 11, y - 11, x + 11, y + 11))
-        (left, right), (low, high) = _bars(row, shown)
-        (left, low), (right, high) = axes.transData.transform([(left, low), (right, high)])
-        boxes += [Box(left, y - 3, right, y + 3), Box(x - 3, low, x + 3, high)]
-    return boxes
+        (low_x, low_y), (high_x, high_y) = axes.transData.transform([(low_x, low_y), (high_x, high_y)])
+        boxes += [(x - 11, y - 11, x + 11, y + 11), (low_x, y - 3, high_x, y + 3), (x - 3, low_y, x + 3, high_y)]
+    return np.array(boxes)
