@@ -74,7 +74,7 @@ def test_out_of_memory_is_said():
 def test_two_steps_are_trained(monkeypatch):
     taken = []
     monkeypatch.setattr(peak, "Step", lambda model, images, subject: lambda: taken.append((len(images), subject)))
-    peak.two_steps(SUBJECT)
+    peak.train(SUBJECT)
     assert taken == [(16, SUBJECT)] * 2
 
 
@@ -92,9 +92,9 @@ def test_the_scale_is_set_behind_a_first_small_step(monkeypatch):
 
     order = []
     monkeypatch.setattr(peak, "scale_for", lambda device: Scale())
-    monkeypatch.setattr(peak, "two_steps", lambda subject: order.append(subject.batch_size))
+    monkeypatch.setattr(peak, "train", lambda subject: order.append(subject.batch_size))
     one = peak.Peak({"model": "vit_nano_patch1_8", "batch_size": 8})
-    assert one.measure() == {"peak_bytes": 7, "baseline_bytes": 10, "method": "by hand"}
+    assert one.measure() == {"peak_bytes": 7, "baseline_bytes": 10, "method": "by hand", "optimiser_steps": 2}
     assert order == [1, "start", 8, "peak"]
 
 

@@ -52,6 +52,10 @@ def test_records_are_of_one_round_and_survive_a_file(records):
     assert [read_record(record.line()) for record in records] == records
 
 
+def test_each_had_a_process_of_its_own(records):
+    assert len({record.conditions["process"] for record in records}) == len(records)
+
+
 def test_conditions_say_which_kernel_ran(records):
     assert [(one.conditions["kernel_asked"], one.conditions["kernel_run"]) for one in records[:2]] == [
         ("auto", "sdpa"),

@@ -10,7 +10,8 @@ class Spoken(Worker):
     """Stands for a worker: writes down what it is asked, and fails where it is told to."""
 
     def __init__(self, name, heard, fails_at=None):
-        self.name, self.heard, self.fails_at, self.closed = name, heard, fails_at, False
+        self.process = self.name = name
+        self.heard, self.fails_at, self.closed = heard, fails_at, False
 
     def ready(self):
         self.ask("ready")
@@ -59,7 +60,7 @@ def test_every_repeat_is_kept_and_the_warm_up_apart(heard):
         "step_seconds": [1.5] * 3,
         "step_cpu_seconds": [2.5] * 3,
     }
-    assert rival.conditions == {"kernel_run": "a"}
+    assert rival.conditions == {"process": "a", "kernel_run": "a"}
 
 
 @pytest.mark.parametrize("fails_at", ["ready", "facts", "warm_up", "repeat"])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-# Within so much of each other, the last few repeats of a warm-up are steady.
-STEADY_WITHIN = 0.05
-STEADY_REPEATS = 3
-MOST_WARM_UPS = 12
-MOST_WARM_UP_SECONDS = 20.0
+# A warm-up ends when its last laps were not faster, by more than this share, than the fastest before them. (That they
+# agree would ask for a quiet machine, not for a warm one.)
+FASTER = 0.05
+LAST_LAPS = 2
+MOST_LAPS = 12
+MOST_SECONDS = 20.0
 
 # A repeat is as many calls as take about so long: a single short one would measure the clock and the caches.
 REPEAT_SECONDS = 0.1
@@ -37,7 +38,7 @@ class WarmUp:
 
     Attributes:
         laps: a single call each at first, then as many as a repeat has.
-        steady: whether the last few agreed, or the warm-up ended because it took too long.
+        steady: whether they had stopped getting faster, or the warm-up ended because it took too long.
         calls: calls of a repeat from now on.
     """
 
@@ -65,13 +66,13 @@ def lap(act: Callable[[], None], calls: int, device: torch.device, clock: str = 
 
 
 def warm_up(act: Callable[[], None], device: torch.device, clock: str = "wall") -> WarmUp:
-    """Calls `act` until a repeat takes equally long a few times in a row, or it has been long enough."""
+    """Calls `act` until it gets no faster, or it has been long enough."""
     start = time.perf_counter()
     # The first call loads and allocates what later ones find; the second says how long one takes.
     laps = [lap(act, 1, device, clock) for _ in range(2)]
     calls = max(1, round(REPEAT_SECONDS / max(laps[-1].seconds, 1e-6)))
-    while not _steady(laps) and len(laps) < MOST_WARM_UPS:
-        if len(laps) >= STEADY_REPEATS and time.perf_counter() - start > MOST_WARM_UP_SECONDS:
+    while not _steady(laps) and len(laps) < MOST_LAPS:
+        if len(laps) > LAST_LAPS + 1 and time.perf_counter() - start > MOST_SECONDS:
             break
         laps.append(lap(act, calls, device, clock))
     return WarmUp(tuple(laps), _steady(laps), calls)
@@ -84,5 +85,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def _steady(laps: list[Lap]) -> bool:
-    last = [each.seconds for each in laps[-STEADY_REPEATS:]]
-    return len(last) == STEADY_REPEATS and max(last) <= (1 + STEADY_WITHIN) * min(last)
+    before, last = laps[:-LAST_LAPS], laps[-LAST_LAPS:]
+    if not before:
+        return False
+    return min(each.seconds for each in last) >= (1 - FASTER) * min(each.seconds for each in before)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any
+from uuid import uuid4
 
 from saccade.errors import Failed
 from saccade.measurement.allocator import Allocator
@@ -36,7 +37,8 @@ class Worker:
     """An object that lives in a fresh process: `Worker("my.module:Thing", {"size": 3})`, then `ask("method", ...)`.
 
     The process starts at once and is not waited for, so that several start together; `ready` waits. It ends with
-    `close`, with the `with` block, and with the process that started it, however that ends.
+    `close`, with the `with` block, and with the process that started it, however that ends. `process` is its name,
+    which no other process has.
 
     Args:
         serve: "module:Class" of what lives there; its options, arguments and answers are JSON.
@@ -55,6 +57,7 @@ class Worker:
         allocator: Allocator = "default",
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        self.process = uuid4().hex[:12]
         self._patience_seconds = patience_seconds
         # A file, not a pipe: nobody reads it until something has gone wrong, and it never fills up.
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115

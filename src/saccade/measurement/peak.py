@@ -20,6 +20,9 @@ from saccade.record import Record
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
+# AdamW's moments are there from the end of the first step on: only the second has them beside all gradients.
+STEPS = 2
+
 # proc(5): sets the highest resident size back to the present one.
 _FORGET_PEAK = "5"
 
@@ -31,25 +34,26 @@ def measure_peak(subject: Subject, *, patience_seconds: float = PATIENCE_SECONDS
         A record. Values: `peak_bytes`, above what was there before the model; `baseline_bytes`, what was (the
         interpreter, torch, what a first small step loads); `method`, how it was counted: "VmHWM" (exact to a page, with
         larger tensors mapped one by one), "VmHWM, allocator as it is", "ru_maxrss" (an upper bound that fragments
-        widen), or "max_memory_allocated" (tensors on the accelerator). `error` instead where the process failed.
+        widen), or "max_memory_allocated" (tensors on the accelerator); and `optimiser_steps`. `error` instead where the
+        process failed.
     """
     values, error = {}, None
-    try:
-        with Worker(
-            "saccade.measurement.peak:Peak",
-            {"subject": asdict(subject)},
-            threads=subject.threads,
-            patience_seconds=patience_seconds,
-        ) as worker:
+    with Worker(
+        "saccade.measurement.peak:Peak",
+        {"subject": asdict(subject)},
+        threads=subject.threads,
+        patience_seconds=patience_seconds,
+    ) as worker:
+        try:
             worker.ready()
             values = worker.ask("measure")
-    except WorkerFailed as failed:
-        error = str(failed)
+        except WorkerFailed as failed:
+            error = str(failed)
     return Record(
         kind="memory",
         **subject.about(),
         values=values,
-        conditions=subject.conditions(),
+        conditions={**subject.conditions(), "process": worker.process},
         machine=machine_facts(),
         error=error,
     )
@@ -64,24 +68,25 @@ class Peak:
 
     def measure(self) -> dict[str, Any]:
         """Two steps on one image first, for what any step leaves behind in a process; then the two that count."""
-        two_steps(replace(self.subject, batch_size=1))
+        train(replace(self.subject, batch_size=1))
         gc.collect()
         trim()
         baseline = self.scale.start()
-        two_steps(self.subject)
+        train(self.subject)
         return {
             "peak_bytes": self.scale.peak() - baseline,
             "baseline_bytes": baseline,
             "method": self.scale.method,
+            "optimiser_steps": STEPS,
         }
 
 
-def two_steps(subject: Subject) -> None:
-    """Builds the subject and trains it for two steps."""
+def train(subject: Subject) -> None:
+    """Builds the subject and trains it for `STEPS` steps."""
     model = subject.built()
     step = Step(model, random_images(model, subject.batch_size), subject)
-    step()
-    step()
+    for _ in range(STEPS):
+        step()
 
 
 class Resident:

@@ -21,14 +21,14 @@ class Rival:
     Attributes:
         values: of each thing timed, `<what>_seconds` and `<what>_cpu_seconds`, a number a repeat; the same with
             `warmup_` in front; `<what>_calls` averaged in each number; `<what>_steady`.
-        conditions: what the worker says of itself.
+        conditions: name of the process, and what the worker says of itself.
         error: why it has failed; from then on it is not asked, and there are no values.
     """
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.values: dict[str, Any] = {}
-        self.conditions: dict[str, Any] = {}
+        self.conditions: dict[str, Any] = {"process": worker.process}
         self.error: str | None = None
 
     def get_ready(self) -> None:
@@ -45,7 +45,7 @@ class Rival:
 
     def _meet(self) -> None:
         self.worker.ready()
-        self.conditions = self.worker.ask("facts")
+        self.conditions |= self.worker.ask("facts")
 
     def _keep_warm_up(self, what: str) -> None:
         warm = self.worker.ask("warm_up", what=what)
