@@ -53,13 +53,16 @@ def resized_crops(
     kept = Boxes(
         *(torch.where(found, *sides) for sides in zip(boxes, middle_boxes(heights, widths, ratio), strict=True))
     )
-    crops = [
-        interpolate(
-            pictures[i][None, :, top : top + height, left : left + width], size, mode=interpolation, antialias=True
-        )
-        for i, top, left, height, width in zip(index.tolist(), *(side.tolist() for side in kept), strict=True)
-    ]
-    return torch.cat(crops)
+
+    def crops(images: UInt8[Tensor, "g c h w"], places: Int64[Tensor, " g"]) -> UInt8[Tensor, "g c y x"]:
+        corners = zip(*(side[places].tolist() for side in kept), strict=True)
+        parts = [
+            image[:, :, top : top + height, left : left + width]
+            for image, (top, left, height, width) in zip(images.split(1), corners, strict=True)
+        ]
+        return torch.cat([interpolate(part, size, mode=interpolation, antialias=True) for part in parts])
+
+    return pictures.by_shape(index, crops)
 
 
 def flipped(images: UInt8[Tensor, "b c y x"], turn: Bool[Tensor, " b"]) -> UInt8[Tensor, "b c y x"]:

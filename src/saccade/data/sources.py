@@ -26,18 +26,6 @@ MEMORY_BYTES = 4 * 2**30
 PHOTO_SIDE = 224
 ALIKE = 100
 
-SOURCES = {
-    "digits": "1,797 handwritten digits, 8 x 8, embedded: no network needed",
-    "cifar10, cifar100": "60,000 colour pictures, 32 x 32, downloaded once (170 MB)",
-    "mnist, fashion_mnist": "70,000 grey pictures, 28 x 28, downloaded once (12 and 31 MB)",
-    "a folder of class folders": "FOLDER/cat/1.jpg, or FOLDER/train/cat/1.jpg beside val and test",
-    "parquet": "a file, or a folder with train and test files, as on the hub: pip install 'saccade[parquet]'",
-    "owner/name": "a data set of the Hugging Face hub: pip install 'saccade[hub]'",
-    "IDX files": "a folder with train-images-idx3-ubyte(.gz) and its fellows, as of MNIST",
-    "CIFAR's binary files": "a folder with data_batch_1.bin or train.bin and its fellows",
-}
-"""What `load_data` understands, in words."""
-
 
 def load_data(
     name: str,
@@ -57,7 +45,7 @@ def load_data(
     of their names.
 
     Args:
-        name: one of digits, cifar10, cifar100, mnist, fashion_mnist; a path (see `SOURCES`); or "owner/name".
+        name: one of digits, cifar10, cifar100, mnist, fashion_mnist; a path; or "owner/name" (see `listing`).
         img_size: height and width that the model sees; one number for both.
         crop_pct: share of the shorter side that evaluation's middle crop covers.
         in_chans: 1 or 3 channels; None: 1 where every picture is grey, else 3.
