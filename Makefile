@@ -10,10 +10,10 @@ compare: $(VENV)/.saccade
 	$(BIN)/saccade compare --recipe digits --rates results/digits-rates --seeds 3 --margin 3 --jobs 2 --threads 1 --anyway
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
