@@ -133,3 +133,8 @@ def test_parameters_are_four_projections_and_no_bias_means_none(options, count):
 def test_its_cost_grows_with_the_number_of_tokens():
     layer = build("linear", 64, 4, Tokens((100, 100)))
     assert layer.mix_flops(10_000, 10_000) < 1.001 * 10 * layer.mix_flops(1_000, 1_000)
+
+
+def test_one_wanted_row_spares_the_other_queries():
+    layer = build("linear", 64, 4, Tokens((10, 10)))
+    assert layer.flops(100, 1) < 0.6 * layer.flops(100)
