@@ -7,6 +7,7 @@ import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ def from_plain(cls: type[T], values: Any, at: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{at} = {values!r}: must be a table of settings")
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     for name in values:
         if name not in hints:
             raise unknown(_dotted(at, name), [_dotted(at, known) for known in hints])
@@ -73,7 +74,7 @@ def check_fields(instance: object, at: str) -> None:
     Raises:
         ValueError: a wrong type or a value out of its range.
     """
-    for name, annotation in get_type_hints(type(instance), include_extras=True).items():
+    for name, annotation in _hints(type(instance)).items():
         object.__setattr__(instance, name, checked(getattr(instance, name), annotation, _dotted(at, name)))
 
 
@@ -102,7 +103,7 @@ def checked(value: Any, annotation: Any, key: str) -> Any:
 
 def setting_names(cls: type, at: str = "") -> Iterable[str]:
     """Dotted names of everything that can be set."""
-    for name, annotation in get_type_hints(cls, include_extras=True).items():
+    for name, annotation in _hints(cls).items():
         if isinstance(annotation, type) and is_dataclass(annotation):
             yield from setting_names(annotation, _dotted(at, name))
         else:
@@ -114,6 +115,12 @@ def unknown(asked: str, known: Iterable[str]) -> ValueError:
     known = list(known)
     near = difflib.get_close_matches(asked, known, n=1, cutoff=0.0)[0]
     return ValueError(f"there is no setting {asked!r}: did you mean {near}? known are {', '.join(known)}")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotation of each field."""
+    return get_type_hints(cls, include_extras=True)
 
 
 def _dotted(at: str, name: str) -> str:

@@ -37,9 +37,10 @@ def chosen_recipe(
     base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(data, model))
     if model is not None and attention is None:
         attention = model_defaults(model)["attention"]
-    values = {"model.name": model, "model.attention": attention, "data.name": data}
-    one_side = isinstance(img_size, Sequence) and len(img_size) == 1
-    values["model.options.img_size"] = img_size[0] if one_side else img_size
+    values: dict[str, Any] = {"model.name": model, "model.attention": attention, "data.name": data}
+    values["model.options.img_size"] = (
+        img_size[0] if isinstance(img_size, Sequence) and len(img_size) == 1 else img_size
+    )
     values |= {f"train.{name}": value for name, value in flags.items()}
     given = {name: value for name, value in values.items() if value is not None}
     return with_settings(with_values(base, given), settings)

@@ -54,7 +54,7 @@ def same_bits(device: torch.device, threads: int | None = None) -> Iterator[None
             # An operation that cannot keep the promise says so in a warning: another's mechanism still trains on a GPU.
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Else every torch.empty is filled, for the sake of programs that read what nobody wrote.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             yield
         finally:
             before.restore()
@@ -67,13 +67,13 @@ class _Settings:
         self.threads = torch.get_num_threads()
         self.deterministic = torch.are_deterministic_algorithms_enabled()
         self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        self.fill = torch.utils.deterministic.fill_uninitialized_memory
+        self.fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
     def restore(self) -> None:
         """Sets them again."""
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = self.fill
+        torch.utils.deterministic.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
 
 
 def _accelerators() -> list[str]:

@@ -85,11 +85,11 @@ def train(
         Diverged: a loss or gradient is not finite; the step was not taken, and nonfinite.json says where it came from.
     """
     place = choose_device(device)
-    planned = plan_model(recipe)
+    img_size = plan_model(recipe).img_size
     run = Run(output, progress or Silent())
     try:
-        dataset = load_images(recipe, planned.img_size, run.say) if data is None else data
-        recipe = resolve(recipe, planned, dataset)
+        dataset = load_images(recipe, img_size, run.say) if data is None else data
+        recipe = resolve(recipe, dataset)
         model = make_model(recipe).to(place)
     except BaseException:
         run.abandon()
@@ -215,7 +215,7 @@ def _diverged(
     numbers: list[float],
 ) -> Diverged:
     """Finds out where it came from, leaves that in nonfinite.json, and says it."""
-    source = find_source(model, loss_of_step)
+    source = find_source(model, batch.images, loss_of_step)
     what = "gradient" if math.isfinite(numbers[0]) else "loss"
     run.nonfinite(
         {
@@ -228,8 +228,8 @@ def _diverged(
         }
     )
     return Diverged(
-        f"the {what} is not finite at step {step} (epoch {epoch}): {source}; the step was not taken; "
-        "try a lower --lr, or a lower train.clip_grad"
+        f"the {what} is not finite at step {step} (epoch {epoch}); {source}; no weight was changed by it, and "
+        "what is saved is finite; try a lower --lr"
     )
 
 

@@ -14,68 +14,72 @@ class Source:
     """The first place that is not finite.
 
     Attributes:
-        module: name of a layer or of a weight; "" where every layer is finite, but the loss is not.
-        what: "weight", "output" or "gradient".
+        what: "weight", "images", "output", "loss" or "gradient", or that nothing was found.
+        module: name of the layer or the weight, where there is one.
     """
 
-    module: str
     what: str
+    module: str = ""
 
     def __str__(self) -> str:
-        return f"the first that is not finite is the {self.what} of {self.module or 'the loss'}"
+        return f"first not finite: {self.what} of {self.module}" if self.module else f"first not finite: {self.what}"
 
 
-def find_source(model: nn.Module, loss_of_step: Callable[[], Tensor]) -> Source:
-    """Looks at the weights, then at every layer's output, then at the gradients on their way back.
+def find_source(model: nn.Module, images: Tensor, loss_of_step: Callable[[], Tensor]) -> Source:
+    """Looks at the weights, the images, every layer's output and the loss, then at the gradients on their way back.
 
     Args:
         model: as it was when the step went wrong.
+        images: of the step.
         loss_of_step: computes the same loss again.
     """
-    for name, weight in model.named_parameters():
-        if not _finite(weight):
-            return Source(name, "weight")
-    outputs: list[str] = []
-    gradients: list[str] = []
-    ears = [layer.register_forward_hook(_ear(name, outputs, gradients)) for name, layer in model.named_modules()]
+    found = [Source("weight", name) for name, weight in model.named_parameters() if not _finite(weight)]
+    if not _finite(images):
+        found.append(Source("images"))
+    if found:
+        return found[0]
+    ears = [layer.register_forward_hook(_ear(name, found)) for name, layer in model.named_modules()]
     try:
         loss = loss_of_step()
-        if not outputs and _finite(loss):
+        if not _finite(loss):
+            found.append(Source("loss"))
+        if not found:
             loss.backward()
     finally:
         for ear in ears:
             ear.remove()
-    if outputs:
-        return Source(outputs[0], "output")
-    if not _finite(loss):
-        return Source("", "output")
-    gradients += [name for name, one in model.named_parameters() if one.grad is not None and not _finite(one.grad)]
+    for name, weight in model.named_parameters():
+        if weight.grad is not None and not _finite(weight.grad):
+            found.append(Source("gradient", name))
     model.zero_grad()
-    return Source((gradients or [""])[0], "gradient")
+    return found[0] if found else Source("nothing when the step was run again")
 
 
-def _ear(name: str, outputs: list[str], gradients: list[str]) -> Callable[[nn.Module, object, object], None]:
-    """A hook that writes the layer's name down where its output, or later the gradient of it, is not finite."""
+def _ear(name: str, found: list[Source]) -> Callable[[nn.Module, object, object], None]:
+    """A hook that notes the layer where its output, or later the gradient of that, is not finite."""
 
     def hear_gradient(gradient: Tensor) -> None:
         if not _finite(gradient):
-            gradients.append(name)
+            found.append(Source("gradient", name))
 
     def hear_output(layer: nn.Module, given: object, output: object) -> None:
+        # A layer that was given what is not finite is not where it began.
+        began_before = not all(_finite(tensor) for tensor in _tensors(given))
         for tensor in _tensors(output):
-            if not _finite(tensor):
-                outputs.append(name)
+            if not began_before and not _finite(tensor):
+                found.append(Source("output", name))
             if tensor.requires_grad:
                 tensor.register_hook(hear_gradient)
 
     return hear_output
 
 
-def _tensors(output: object) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (tuple, list)):
-        for one in output:
+def _tensors(values: object) -> Iterator[Tensor]:
+    """The tensors that a layer was given, or gave."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for one in values:
             yield from _tensors(one)
 
 

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.data.batches import Batch
+from saccade.models.vit import VisionTransformer
 
 Draws = Callable[[str, int], Float[Tensor, "b k"]]
 """`draws(purpose, count)`: `count` numbers in 0..1 for each image of the batch, f(seed, epoch, image, purpose)."""
 
 
-Objective = Callable[[nn.Module, Batch, Draws], Float[Tensor, ""]]
+Objective = Callable[[VisionTransformer, Batch, Draws], Float[Tensor, ""]]
 """The mean loss of a batch, float32; it draws nothing but what `draws` and, for dropout, the seeded generator give."""
 
 
@@ -28,7 +29,7 @@ class Classification:
 
     label_smoothing: float = 0.0
 
-    def __call__(self, model: nn.Module, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
+    def __call__(self, model: VisionTransformer, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
         """The mean cross entropy."""
         logits = model(batch.images.to(next(model.parameters()).dtype), noise=draws("depth", 2 * len(model.blocks)))
         targets = batch.labels if batch.targets is None else batch.targets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -32,7 +31,7 @@ class AdamW:
         self.masters = [nn.Parameter(weight.detach()) for weight in self.weights]
         device = self.weights[0].device.type
         self.torch = torch.optim.AdamW(
-            _groups(trained, self.masters, set(_kept(model)), weight_decay),
+            _groups(trained, self.masters, getattr(model, "no_weight_decay", set)(), weight_decay),
             lr=0.0,
             betas=betas,
             fused=device in _FUSED,
@@ -80,11 +79,6 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, highest: float, l
         return highest
     done = (step - warmup_steps) / (steps - warmup_steps)
     return lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _kept(model: nn.Module) -> Iterable[str]:
-    """Names of the weights that the model wants free of decay."""
-    return model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
 
 
 def _groups(

@@ -155,7 +155,7 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
                 raise unknown(name, setting_names(Recipe))
-        if not path:
+        if not path and name not in table:
             raise unknown(name, setting_names(Recipe))
         inner[last] = to_plain(value)
     return recipe_from_dict(table)

@@ -24,7 +24,10 @@ def plan_model(recipe: Recipe) -> VisionTransformer:
     if recipe.data.in_chans is not None:
         options.setdefault("in_chans", recipe.data.in_chans)
     with torch.device("meta"):
-        return create_model(recipe.model.name, recipe.model.attention, **options)
+        planned = create_model(recipe.model.name, recipe.model.attention, **options)
+    if planned.global_pool == "":
+        raise ValueError('model.options.global_pool = "": a classifier reads one row: "token", "avg" or "all"')
+    return planned
 
 
 def load_images(recipe: Recipe, img_size: tuple[int, int], note: Callable[[str], None]) -> Dataset:
@@ -41,17 +44,17 @@ def load_images(recipe: Recipe, img_size: tuple[int, int], note: Callable[[str],
     )
 
 
-def resolve(recipe: Recipe, planned: VisionTransformer, dataset: Dataset) -> Recipe:
+def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe with what the images decide written out: classes and channels.
 
     Raises:
         ValueError: the recipe asks for other classes, channels or sizes than the images have, or for batches larger
             than the training part.
     """
-    if planned.img_size != dataset.img_size:
+    if (wanted := plan_model(recipe).img_size) != dataset.img_size:
         raise ValueError(
-            f"{dataset.name} was loaded for images of {dataset.img_size}, and {recipe.model.name} takes "
-            f"{planned.img_size}: load it for that size, or give img_size"
+            f"{dataset.name} was loaded for images of {dataset.img_size}, and {recipe.model.name} takes {wanted}: "
+            "load it for that size, or give img_size"
         )
     of_data = {"num_classes": len(dataset.classes), "in_chans": dataset.channels}
     for option, there in of_data.items():
