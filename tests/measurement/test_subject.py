@@ -47,7 +47,7 @@ def test_a_model_is_measured_as_it_was_made():
     subject = subject_of(model, None, {}, **TERMS)
     assert subject.model == "vit_nano_patch1_8"
     assert subject.attention == "linear"
-    assert subject.options == {"depth": 1, "img_size": (8, 16)}
+    assert subject.options == {"depth": 1, "img_size": [8, 16]}
     assert subject.built().config == model.config
 
 

@@ -149,7 +149,9 @@ def _differences(model: VisionTransformer) -> dict[str, Any]:
     assert model.name is not None
     with torch.device("meta"):
         usual = create_model(model.name).config
-    return {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
+    changed = {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
+    # As JSON will give them back.
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
 
 
 def _check_word(name: str, value: object, allowed: tuple[object, ...]) -> None:
