@@ -59,19 +59,19 @@ def rows_and_columns(name: str, size: Any) -> tuple[int, int]:
 
 
 def attention_text(attention: str | type[Attention]) -> str:
-    """The written form of an attention: text as it is, a class as "module:Class".
+    """The written form of an attention: text as it is, a class by its name in the table, or as "module:Class".
 
     Raises:
         ValueError: a class that other processes could not find by its name.
     """
     if isinstance(attention, str):
         return attention
-    from saccade.attention import attention_class
+    from saccade.attention import TABLE, attention_class
 
-    text = f"{attention.__module__}:{attention.__qualname__}"
-    if attention_class(text) is not attention:
-        raise ValueError(f"{text!r}: its module holds another class of that name")
-    return text
+    place = f"{attention.__module__}:{attention.__qualname__}"
+    if attention_class(place) is not attention:
+        raise ValueError(f"{place!r}: its module holds another class of that name")
+    return next((name for name, known in TABLE.items() if known == place), place)
 
 
 def _check_word(name: str, word: Any, allowed: tuple[str, ...]) -> None:
@@ -80,5 +80,5 @@ def _check_word(name: str, word: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _check_count(name: str, count: Any, smallest: int) -> None:
-    if not isinstance(count, int) or count < smallest:
+    if not isinstance(count, int) or isinstance(count, bool) or count < smallest:
         raise ValueError(f"{name}={count!r}: must be a whole number of at least {smallest}")

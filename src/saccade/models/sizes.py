@@ -90,9 +90,9 @@ def model_defaults(name: str) -> dict[str, Any]:
 
 
 def _check_known(name: str, overrides: dict[str, Any], known: list[str]) -> None:
-    for option in overrides:
+    for option, value in overrides.items():
         if option in ("qkv_bias", "qk_norm"):
-            raise ValueError(f'{name}: {option} belongs to the attention: attention="softmax({option}=...)"')
+            raise ValueError(f'{name}: {option} belongs to the attention: attention="softmax({option}={value})"')
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""

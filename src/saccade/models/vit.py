@@ -179,7 +179,7 @@ class VisionTransformer(nn.Module):
     def reset_parameters(self, seed: int = 0) -> None:
         """Refills everything with f(seed, parameter name): models with other attentions start equal in what they share.
 
-        Projections start by Xavier's uniform, as in the first ViT and in MAE; the rest as in timm: positions and head by
+        Projections start by Xavier's uniform, as in the first ViT and in MAE; the rest as timm: positions and head by
         a truncated normal of 0.02, class and register tokens of 1e-6, convolutions as torch's do.
         """
         generator_of = seeded(seed)
