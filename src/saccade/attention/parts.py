@@ -35,8 +35,8 @@ def rotary_angles(
 
 
 def rotate(x: Float[Tensor, "b h n e"], angles: Float[Tensor, "#b n f"]) -> Float[Tensor, "b h n e"]:
-    """Turns each pair of neighbouring channels by its angle, in float32."""
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    """Turns each pair of neighbouring channels by its angle, in float32 at least."""
+    even, odd = at_least_float32(x).unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return turned.flatten(-2).to(x.dtype)
