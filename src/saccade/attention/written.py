@@ -56,14 +56,15 @@ def parse_layers(text: str, depth: int) -> tuple[Written, ...]:
     pieces = [_repeated(piece, text) for piece in _split(text, ",", whole=text)]
     if not pieces:
         raise ValueError('no attention is given: write a name, as in "softmax"')
-    if len(pieces) == 1 and "*" not in _outside(text):
-        return (parse(text),) * depth
-    layers = sum(times for _, times in pieces)
+    runs = [(parse(one), times) for one, times in pieces]
+    if len(runs) == 1 and "*" not in _outside(text):
+        return (runs[0][0],) * depth
+    layers = sum(times for _, times in runs)
     if layers != depth:
         raise ValueError(
             f"{text!r} describes {layers} layers, but the model has {depth}: the counts must sum to {depth}"
         )
-    return tuple(one for piece, times in pieces for one in (parse(piece),) * times)
+    return tuple(one for one, times in runs for _ in range(times))
 
 
 def write_layers(layers: tuple[Written, ...]) -> str:
