@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def served_is_found(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
 
 
 def worker(**settings) -> Worker:
@@ -111,6 +111,19 @@ def test_an_interruption_ends_the_workers():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert gone(processes[0])
+
+
+def test_control_c_does_not_reach_the_workers_by_itself():
+    with worker() as one:
+        one.ready()
+        assert os.getpgid(one.ask("process")) != os.getpgid(0)
+
+
+def test_a_file_of_the_users_is_not_taken_for_pythons_own(monkeypatch, tmp_path):
+    (tmp_path / "queue.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with worker() as one:
+        one.ready()
 
 
 def test_a_worker_does_not_survive_its_parent_in_the_middle_of_something():
