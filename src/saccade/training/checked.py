@@ -50,7 +50,7 @@ def from_plain(cls: type[T], values: Any, at: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{at} = {values!r}: must be a table of settings")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     for name in values:
         if name not in hints:
             raise unknown(_dotted(at, name), [_dotted(at, known) for known in hints])
@@ -74,7 +74,7 @@ def check_fields(instance: object, at: str) -> None:
     Raises:
         ValueError: a wrong type or a value out of its range.
     """
-    for name, annotation in _hints(type(instance)).items():
+    for name, annotation in _hints(type(instance)).items():  # type: ignore[arg-type]
         object.__setattr__(instance, name, checked(getattr(instance, name), annotation, _dotted(at, name)))
 
 

@@ -7,8 +7,12 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+# A module that is no module to a type checker: its one attribute is a property of its class.
+_deterministic: Any = torch.utils.deterministic
 
 
 def choose_device(asked: str) -> torch.device:
@@ -47,33 +51,20 @@ def same_bits(device: torch.device, threads: int | None = None) -> Iterator[None
         raise ValueError(f"--threads {threads}: must be at least 1")
     # cuBLAS reads it when its first handle is made, and is only then free of races between streams.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = _Settings()
+    warn, fill = torch.get_deterministic_debug_mode(), _deterministic.fill_uninitialized_memory
+    threads_before = torch.get_num_threads()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            torch.set_num_threads(threads or torch.get_num_threads())
+            torch.set_num_threads(threads or threads_before)
             # An operation that cannot keep the promise says so in a warning: another's mechanism still trains on a GPU.
-            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.set_deterministic_debug_mode("warn")
             # Else every torch.empty is filled, for the sake of programs that read what nobody wrote.
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            _deterministic.fill_uninitialized_memory = False
             yield
         finally:
-            before.restore()
-
-
-class _Settings:
-    """Torch's settings of the moment."""
-
-    def __init__(self) -> None:
-        self.threads = torch.get_num_threads()
-        self.deterministic = torch.are_deterministic_algorithms_enabled()
-        self.warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        self.fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-
-    def restore(self) -> None:
-        """Sets them again."""
-        torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = self.fill  # type: ignore[attr-defined]
+            torch.set_num_threads(threads_before)
+            torch.set_deterministic_debug_mode(warn)
+            _deterministic.fill_uninitialized_memory = fill
 
 
 def _accelerators() -> list[str]:

@@ -86,19 +86,19 @@ def train(
     """
     place = choose_device(device)
     img_size = plan_model(recipe).img_size
-    run = Run(output, progress or Silent())
-    try:
-        dataset = load_images(recipe, img_size, run.say) if data is None else data
-        recipe = resolve(recipe, dataset)
-        model = make_model(recipe).to(place)
-    except BaseException:
-        run.abandon()
-        raise
     with same_bits(place, threads):
+        run = Run(output, progress or Silent())
+        try:
+            dataset = load_images(recipe, img_size, run.say) if data is None else data
+            recipe = resolve(recipe, dataset)
+            model = make_model(recipe).to(place)
+        except BaseException:
+            run.abandon()
+            raise
         run.start(recipe_to_toml(recipe), environment(str(place), torch.get_num_threads()))
         history = _epochs(recipe, dataset, model, place, run)
         result = _result(recipe, dataset, model, history, test)
-    run.finish(result)
+        run.finish(result)
     return Trained(model, recipe, history, result, dataset.facts(), output)
 
 
@@ -144,7 +144,7 @@ def _epochs(
             optimiser.step(rate_at(step), norm=norm, longest=told.clip_grad)
             meter.add(numbers[0])
             run.advance(step + 1, steps * told.epochs)
-            if (step + 1) % told.logging_step == 0 or meter.full:
+            if len(meter.losses) % told.logging_step == 0 or meter.full:
                 run.say(meter.line(rate_at(step), peak_bytes(place)))
         began = time.perf_counter()
         evaluation = evaluate(model, dataset.validation, dataset, amp_dtype=told.amp_dtype)

@@ -1,0 +1,48 @@
+import pytest
+
+from saccade.training.recipes import list_recipes, named, named_recipe, recipe_for
+from saccade.training.setup import plan_model
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_named_recipe_is_one_and_its_model_can_be_built(name):
+    recipe = named_recipe(name)
+    assert plan_model(recipe).num_classes > 0
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_named_recipe_states_how_it_was_run_and_what_came_out(name):
+    said = named(name)
+    assert said.command.startswith("saccade train ")
+    assert said.machine
+    assert said.minutes
+    assert said.result
+    assert said.text.startswith(f"# {said.title}\n# command: {said.command}\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "name"),
+    [
+        (None, None, "digits"),
+        ("digits", None, "digits"),
+        ("cifar10", None, "cifar10-micro"),
+        ("/some/where/cifar10/", None, "cifar10-micro"),
+        ("photos", None, "vit"),
+        ("digits", "vit_micro_patch4_32", "cifar10-micro"),
+        ("cifar10", "vit_tiny_patch16_224", "vit"),
+        ("cifar10", "vitl", "original-004"),
+    ],
+)
+def test_where_none_is_named_the_model_or_else_the_data_choose(data, model, name):
+    assert recipe_for(data, model) == name
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="no recipe 'digit': did you mean digits"):
+        named_recipe("digit")
+
+
+def test_a_file_that_is_no_recipe_is_refused_by_its_name(tmp_path):
+    (tmp_path / "mine.toml").write_text("[train]\nlearning_rate = 1\n")
+    with pytest.raises(ValueError, match=r"--recipe .*mine.toml: there is no setting 'train.learning_rate'"):
+        named_recipe(str(tmp_path / "mine.toml"))
