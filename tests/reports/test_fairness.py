@@ -192,6 +192,17 @@ def test_two_models_that_make_no_mistake_are_not_taken_for_one(made):
     assert doctor([made.accuracy(name, 0, percent=100.0) for name in ("softmax", "linear")]) == []
 
 
+def test_guessing_is_seen(made):
+    bad = [made.accuracy(name, seed, percent=18.0 + seed) for name in ("linear", "softmax") for seed in (0, 1)]
+    bad[2:] = [made.accuracy("softmax", seed, percent=90.0 + seed) for seed in (0, 1)]
+    (one,) = doctor(bad)
+    assert (one.rule, one.severity) == ("nothing learned", "warning")
+    assert "guessing reaches 10.0 %" in one.sentence
+    assert "linear (18.6 %)" in one.sentence
+    bad = [made.accuracy("softmax", percent=18.0), made.accuracy("linear", percent=80.0)]
+    assert [(one.rule, one.severity) for one in doctor(bad)] == [("nothing learned", "error")]
+
+
 def test_another_recipe_model_or_budget_is_seen(made):
     other = made.recipe("linear", 0, 1e-3)
     other["train"]["epochs"] = 10

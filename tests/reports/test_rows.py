@@ -36,6 +36,7 @@ def test_softmax_with_other_options_is_a_rival(made):
     assert by_name(records)["softmax(rope=True)"].verdict == "worse"
     assert function_of("softmax(kernel='sdpa', rope=True)") == "softmax(rope=True)"
     assert function_of("softmax(rope=True)*2,linear(bias=True)*2") == "softmax(rope=True)*2,linear(bias=True)*2"
+    assert function_of('other(kernel="gaussian")') == 'other(kernel="gaussian")'
     assert baseline_of([]) is None
 
 

@@ -75,6 +75,11 @@ def test_what_a_user_wrote_is_code_in_markdown(evil):
     assert line.startswith('| `` [red]x[/red]\\|`<script>alert("1")</script> `` |')
 
 
+def test_what_went_wrong_is_text_in_markdown(made):
+    records = [made.seconds("softmax", kernel="sdpa"), made.memory("linear", error="<b>|*x*", values={})]
+    assert "`linear`<br>&lt;b&gt;\\|\\*x\\*" in markdown(rows(records), 1)
+
+
 def test_markdown_is_a_table_of_equal_lines(found):
     lines = [line for line in markdown(found, 3).splitlines() if line.startswith("|")]
     assert len(lines) == len(found) + 2

@@ -17,9 +17,6 @@ DIRECTIONS = (0, 8, 4, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15)
 # Pixels that stay free around a label.
 AIR = 3.0
 
-# Each label is placed anew so often, knowing where the others went.
-SWEEPS = 4
-
 
 def place_labels(
     points: Float[np.ndarray, "n 2"],
@@ -27,7 +24,7 @@ def place_labels(
     obstacles: Float[np.ndarray, "k 4"],
     frame: Float[np.ndarray, " 4"],
 ) -> Float[np.ndarray, "n 4"]:
-    """A box for each label, near its point, with as little overlap as repeated greedy choices find.
+    """A box for each label, near its point, with as little overlap as one choice after another finds.
 
     Args:
         points: where the points are.
@@ -35,16 +32,15 @@ def place_labels(
         obstacles: what no label should cover: points, bars, lines.
         frame: what the labels must stay within.
     """
-    placed = np.full((len(points), 4), np.nan)
-    for index in list(range(len(points))) * SWEEPS:
-        placed[index] = np.nan
-        others = np.concatenate([obstacles, placed[~np.isnan(placed[:, 0])]])
-        boxes = around(points[index], sizes[index])
+    taken = obstacles
+    for point, size in zip(points, sizes, strict=True):
+        boxes = around(point, size)
         wide = boxes + AIR * np.array([-1, -1, 1, 1])
         outside = (wide[:, 2:] - wide[:, :2]).prod(-1) - overlaps(wide, frame[None])[:, 0]
         # Outside counts far more. The first of the best is taken: they come nearest first.
-        placed[index] = boxes[np.argmin(np.round(overlaps(wide, others).sum(-1) + 100 * outside))]
-    return placed
+        best = boxes[np.argmin(np.round(overlaps(wide, taken).sum(-1) + 100 * outside))]
+        taken = np.concatenate([taken, best[None]])
+    return taken[len(obstacles) :]
 
 
 def overlaps(boxes: Float[np.ndarray, "c 4"], others: Float[np.ndarray, "k 4"]) -> Float[np.ndarray, "c k"]:

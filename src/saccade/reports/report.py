@@ -14,7 +14,7 @@ from saccade.reports.statistics import LEAST_SEEDS
 from saccade.reports.tables import markdown
 
 _HEADINGS = {
-    "error": "Confounded",
+    "error": "Nothing can be concluded before this is cured",
     "warning": "Read with care",
     "note": "Good to know",
 }

@@ -153,7 +153,7 @@ def rows(records: Iterable[Record], margin_points: int | float = 1.0) -> list[Ro
             diverged=own.diverged,
         )
 
-    return sorted(map(row, reversed(written)), key=_place)
+    return sorted(map(row, written), key=_place)
 
 
 def softmax_rows(found: Sequence[Row]) -> list[Row]:

@@ -10,7 +10,17 @@ from saccade.reports.finding import Finding, listed
 from saccade.reports.function import baseline_of, function_of
 from saccade.reports.rows import Row
 from saccade.reports.terms import differing
-from saccade.reports.trained import Trained, rate_of, right_answers, trained_by_function, validation_percent
+from saccade.reports.trained import (
+    Trained,
+    chance_percent,
+    rate_of,
+    right_answers,
+    trained_by_function,
+    validation_percent,
+)
+
+# A run has learned something where it has come this part of the way from guessing to all right.
+LEAST_LEARNED = 0.1
 
 # What may differ between two training runs of one comparison; the fingerprint says whether the images do.
 _FREE = ("model.attention", "train.lr", "train.seed", "train.logging_step", "data.name")
@@ -45,6 +55,21 @@ def same_answers(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Fin
                 "another name",
                 "other options, or leave it out",
             )
+
+
+def nothing_learned(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
+    """A run as good as guessing: a loss of 1 on standardised pixels is that of always predicting the mean."""
+    chance = chance_percent(records)
+    least = chance + LEAST_LEARNED * (100 - chance)
+    low = {row.attention: row for row in rows if row.mean_percent is not None and row.mean_percent < least}
+    if low:
+        yield Finding(
+            "nothing learned",
+            "error" if any(row.baseline for row in low.values()) else "warning",
+            f"guessing reaches {chance:.1f} %, and hardly more was reached by "
+            + listed(f"{name} ({row.mean_percent:.1f} %)" for name, row in low.items()),
+            "more epochs or another learning rate: --tune 5",
+        )
 
 
 def second_change(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
@@ -115,6 +140,7 @@ def selection_on_test(records: Sequence[Record], rows: Sequence[Row]) -> Iterato
 TRAINING_RULES = (
     diverged,
     same_answers,
+    nothing_learned,
     second_change,
     rates_of_one,
     optimum_at_edge,
