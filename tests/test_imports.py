@@ -51,7 +51,15 @@ def test_mechanisms_do_not_import_each_other():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["attentions"], ["attentions", "--json"], ["models"], ["recipes"], ["compare", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["attentions"],
+        ["attentions", "--json"],
+        ["models"],
+        ["recipes"],
+        ["compare", "--help"],
+    ],
     ids=" ".join,
 )
 def test_torch_waits_until_it_is_needed(arguments):

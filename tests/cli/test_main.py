@@ -29,14 +29,22 @@ def test_the_first_help_says_what_each_verb_does(capsys):
         assert len(line.strip("│ ").removeprefix(verb).strip()) > 10, f"{verb} does not say what it does"
 
 
-@pytest.mark.parametrize("wrong", [["compaer"], ["compare", "--sedes", "3"], ["compare", "--seeds", "many"], ["summary"]])
+@pytest.mark.parametrize(
+    "wrong", [["compaer"], ["compare", "--sedes", "3"], ["compare", "--seeds", "many"], ["summary"]]
+)
 def test_a_wrong_word_is_exit_2(wrong):
     assert run(wrong) == 2
 
 
 @pytest.mark.parametrize(
     ("raised", "code"),
-    [(ValueError("x"), 2), (FileNotFoundError("x"), 2), (OSError(28, "disk full"), 1), (Failed("x"), 1), (Diverged("x"), 3)],
+    [
+        (ValueError("x"), 2),
+        (FileNotFoundError("x"), 2),
+        (OSError(28, "disk full"), 1),
+        (Failed("x"), 1),
+        (Diverged("x"), 3),
+    ],
 )
 def test_each_kind_of_end_has_its_exit_code(raised, code, monkeypatch, capsys):
     def verb(*arguments, **options):
@@ -64,7 +72,9 @@ def test_a_signal_ends_with_its_code(number, code):
         "cli.app = lambda *a, **k: (print('ready', flush=True), time.sleep(60))\n"
         "cli.main([])"
     )
-    process = subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", waiting], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(number)

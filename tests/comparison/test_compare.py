@@ -1,0 +1,192 @@
+"""The main job, small: what is finished is kept, what is missing is added, and nothing unfair goes unsaid."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import saccade
+from saccade.comparison.cells import Cell
+from saccade.comparison.store import Store
+from saccade.record import read_records
+from saccade.training.progress import Progress
+
+SMALL = {
+    "recipe": "digits",
+    "settings": ["train.epochs=1", "data.limit=64"],
+    "anyway": True,
+    "threads": 1,
+    "repeats": 1,
+    "jobs": 2,
+}
+
+
+class Said(Progress):
+    """A progress that remembers what it was told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def advance(self, done, total):
+        assert done <= total
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("comparison") / "runs"
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    return saccade.compare(["linear"], seeds=1, output=folder, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def second(first, folder):
+    said = Said()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("*/record.json")}
+    return saccade.compare(["linear", "fourier"], seeds=1, output=folder, progress=said, **SMALL), said, before
+
+
+def test_softmax_is_always_in_with_both_kernels(first):
+    assert {row.attention for row in first.rows if row.baseline} == {"softmax", 'softmax(kernel="explicit")'}
+    assert [row.attention for row in first.rows if not row.baseline] == ["linear"]
+
+
+def test_every_kind_of_measurement_has_its_records(first):
+    kinds = [(record.kind, record.attention) for record in first.records]
+    for kind in ("operations", "accuracy", "memory", "seconds"):
+        assert (kind, "softmax") in kinds
+        assert (kind, "linear") in kinds
+    assert all(record.error is None for record in first.records)
+
+
+def test_records_are_written_as_lines_with_their_conditions(first, folder):
+    written = list(read_records(folder / "records.jsonl"))
+    assert len(written) == len(first.records)
+    accuracy = next(record for record in written if record.kind == "accuracy")
+    assert accuracy.data["fingerprint"]
+    assert accuracy.recipe["train"]["seed"] == accuracy.seed == 0
+    assert {"processor", "torch", "commit"} <= set(accuracy.machine)
+    timed = next(record for record in written if record.kind == "seconds" and record.attention == "softmax")
+    assert timed.conditions["kernel_run"] == "sdpa"
+    assert len(timed.values["step_seconds"]) == 1
+
+
+def test_one_seed_gives_no_verdict_and_no_recommendation(first):
+    linear = next(row for row in first.rows if row.attention == "linear")
+    assert linear.verdict == "too few seeds"
+    assert first.sentence.startswith("No recommendation")
+    assert first.exit_code == 0
+
+
+def test_the_report_says_what_confounds_before_what_was_found(first, folder):
+    text = (folder / "report.md").read_text()
+    assert text.index("untuned") < text.index("What was found") < text.index(first.sentence.split(".")[0])
+    assert (folder / "accuracy-cost.png").stat().st_size > 1000
+
+
+def test_a_further_mechanism_adds_only_itself(second):
+    comparison, said, before = second
+    assert [row.attention for row in comparison.rows if not row.baseline] != ["linear"]
+    assert any("training: 1 runs" in line and "2 are there already" in line for line in said.lines)
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items() if "accuracy" in path.parent.name)
+
+
+def test_a_later_mechanism_is_timed_with_softmax_again(second):
+    comparison, *_ = second
+    rounds = {}
+    for record in comparison.records:
+        if record.kind == "seconds":
+            rounds.setdefault(record.round, set()).add(record.attention)
+    assert len(rounds) == 2
+    assert all("softmax" in timed for timed in rounds.values())
+    assert sum("fourier" in timed for timed in rounds.values()) == 1
+
+
+def test_the_result_is_a_data_frame_a_page_and_lines(second, tmp_path):
+    comparison, *_ = second
+    assert list(comparison.to_pandas()["attention"]) == [row.attention for row in comparison.rows]
+    assert "<table>" in comparison._repr_html_()
+    *lines, last = (json.loads(line) for line in comparison.json_lines())
+    assert [line["attention"] for line in lines] == [row.attention for row in comparison.rows]
+    assert last["sentence"] == comparison.sentence
+    comparison.save(tmp_path / "copy")
+    assert {"report.md", "records.jsonl", "accuracy-cost.png"} <= set(os.listdir(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"attentions": ["sofmax"]}, "did you mean 'softmax'"),
+        ({"attentions": ["nystrom(landmark=4)"]}, "did you mean landmarks"),
+        ({"attentions": ["nystrom(landmarks=64)"]}, "landmarks must be"),
+        ({"attentions": ["linear*1,softmax*2"]}, "counts must sum to 2"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"epochs": 0}, "epochs"),
+        ({"margin": 0.0}, "--margin 0"),
+        ({"tune": 2, "rates": "somewhere"}, "one of the two"),
+        ({"rates": "nowhere"}, "no records.jsonl"),
+        ({"data": "no/such/folder"}, "no/such/folder"),
+        ({"img_size": 9, "settings": ["model.options.patch_size=2"]}, "patch"),
+        ({"device": "cuda:7"}, "--device"),
+        ({"model": "vit_bse_patch16_224"}, "vit_base_patch16_224"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(wrong, word, tmp_path):
+    asked = {"attentions": ["linear"], **SMALL, "output": tmp_path / "out", **wrong}
+    with pytest.raises(ValueError, match=word.replace("(", r"\(")):
+        saccade.compare(**asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_at_which_nothing_can_be_gained_stops_unless_told_otherwise(tmp_path):
+    with pytest.raises(ValueError, match="--anyway"):
+        saccade.compare(["lambda"], **{**SMALL, "anyway": False}, output=tmp_path / "out")
+
+
+def test_a_folder_is_one_comparisons_at_a_time(tmp_path):
+    store = Store(tmp_path)
+    with store.locked(), pytest.raises(ValueError, match="another comparison"), Store(tmp_path).locked():
+        pass
+    with store.locked():
+        pass
+
+
+def test_a_cells_name_tells_apart_what_must_be_told_apart():
+    cells = {
+        Cell(kind, "linear", resolved, rate, seed).name
+        for kind in ("tuning", "accuracy")
+        for resolved in ("linear(bias=True)", "linear(bias=False)")
+        for rate in (1e-3, 1.001e-3)
+        for seed in (0, 1)
+    }
+    assert len(cells) == 16
+
+
+def test_interrupted_it_keeps_what_is_finished_and_goes_on(tmp_path):
+    command = [sys.executable, "-m", "saccade", "compare", "linear", "--recipe", "digits", "--seeds", "1", "--anyway"]
+    command += ["--set", "data.limit=64", "--set", "train.epochs=1", "--threads", "1", "--repeats", "1"]
+    command += ["--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("out/cells/accuracy-*/record.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    kept = list(tmp_path.glob("out/cells/accuracy-*/record.json"))
+    assert kept
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)} are there already" in done.stderr or len(kept) == 2
+    assert "softmax" in done.stdout
