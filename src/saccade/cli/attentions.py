@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def attentions(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
     """List the attention mechanisms: what each does and costs, what it needs, and how it is written.
 
-    Example:
-    `saccade attentions`
+    Example: `saccade attentions`
 
     N tokens, D width, H heads; other letters are the mechanism's options. "any N?": it works on every number of tokens;
     "order-free?": it sees a set, not a sequence; "grid?": it needs to know the rows and columns of the patches. An
