@@ -13,6 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 LINE, SECOND, INK, PALE = "#0072B2", "#D55E00", "#333333", "#9A9A9A"
 
+# Accuracies closer than this fill no picture: it would show chance, enlarged.
+LEAST_POINTS = 5.0
+
 
 def curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     """Draws accuracy and seconds, epoch by epoch, side by side in curves.png.
@@ -42,7 +45,8 @@ def curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
 def _accuracy(axes: Axes, epochs: Sequence[int], percent: Sequence[float]) -> None:
     _line(axes, epochs, percent, LINE)
     axes.set_title(f"top-1 on the validation part, %: {percent[-1]:.1f} at the end", loc="left", fontsize=10)
-    axes.margins(y=0.1)
+    middle, half = (max(percent) + min(percent)) / 2, (max(percent) - min(percent)) / 2
+    axes.set_ylim(middle - max(1.1 * half, LEAST_POINTS / 2), middle + max(1.1 * half, LEAST_POINTS / 2))
 
 
 def _seconds(axes: Axes, epochs: Sequence[int], train: Sequence[float], data: Sequence[float]) -> None:

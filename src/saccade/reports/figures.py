@@ -19,6 +19,7 @@ from saccade.reports.basis import Basis
 from saccade.reports.numbers import many
 from saccade.reports.placement import distance_to, place_labels
 from saccade.reports.rows import Row
+from saccade.reports.statistics import LEAST_SEEDS
 
 # Told apart by shape, by filling, and by lightness in grey; colours of Okabe and Ito 2008, safe for the colour-blind.
 MARKERS = {
@@ -186,7 +187,8 @@ def _words(figure: Figure, axes: Axes, shown: Sequence[Row], basis: Basis) -> No
     figure.legend(
         handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=INK
     )
-    bars = f"bars: 95 % intervals of the cost and {'the difference to softmax' if decided else 'none of the accuracy'}"
+    of_accuracy = " and of the difference to softmax" if decided else f"; of the accuracy from {LEAST_SEEDS} seeds on"
+    bars = f"bars: 95 % intervals of the cost{of_accuracy}"
     seeds = many(len(basis.seeds), "seed")
     axes.text(
         0, 1.015, f"{seeds}; {bars}", transform=axes.transAxes, fontsize=8.5, color=INK, va="bottom", parse_math=False
