@@ -161,3 +161,9 @@ def test_a_basis_on_an_accelerator_names_the_accelerator():
 def test_no_records_make_an_empty_basis():
     assert basis([]).seeds == ()
     assert basis([]).sentence.startswith("This rests on 0 seeds")
+
+
+def test_the_basis_is_softmaxs(made):
+    records = [made.operations("softmax"), made.operations("other", width=99), made.accuracy("other", seed=7)]
+    assert basis(records).operations["width"] == 32
+    assert basis(records).seeds == ()
