@@ -132,9 +132,11 @@ def test_the_log_line_shows_time_wait_and_memory(digits, tmp_path):
         r"epoch: \[\d\]  \[\d/4\]  eta: \d:\d\d:\d\d  lr: \S+  loss: \d+\.\d{4}  "
         r"time: \d+\.\d{4}  data: \d+\.\d{4}  max mem: \d+"
     )
-    lines = [line for line in heard.lines if line.startswith("epoch: ")]
+    lines = [line for line in heard.lines if "time: " in line]
     assert len(lines) == 4
     assert all(pattern.fullmatch(line) for line in lines)
+    assert sum("validation top-1: " in line for line in heard.lines) == 2
+    assert "64 train, 40 validation, 40 test images" in heard.lines[0]
     assert heard.steps == [(step, 8) for step in range(1, 9)]
     assert (tmp_path / "run" / "train.log").read_text().splitlines() == heard.lines
 
@@ -191,7 +193,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(digits, tmp_p
     assert (facts["epoch"], facts["step"], facts["module"]) == (1, 6, "blocks.1.attn")
     assert len(facts["images"]) == 16
     assert not (tmp_path / "run" / "result.json").exists()
-    saved, _ = saccade.load_model(tmp_path / "run", trust_class=(f"{tmp_path}/mine.py:Breaks",))
+    saved, _ = saccade.load_model(
+        tmp_path / "run" / "checkpoints" / "epoch-0", trust_class=(f"{tmp_path}/mine.py:Breaks",)
+    )
     assert all(weight.isfinite().all() for weight in saved.state_dict().values())
 
 
@@ -204,7 +208,7 @@ def test_weights_that_overflow_in_the_last_step_are_found_by_the_evaluation(digi
     changed = {"train.epochs": 1, "train.batch_size": 64, "train.lr": 1e38, "train.weight_decay": 1e10}
     with pytest.raises(Diverged, match="not finite at step 0"):
         run(digits, changed, output=tmp_path / "run")
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not list((tmp_path / "run").rglob("model.safetensors"))
 
 
 @pytest.mark.parametrize(

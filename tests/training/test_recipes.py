@@ -46,3 +46,17 @@ def test_a_file_that_is_no_recipe_is_refused_by_its_name(tmp_path):
     (tmp_path / "mine.toml").write_text("[train]\nlearning_rate = 1\n")
     with pytest.raises(ValueError, match=r"--recipe .*mine.toml: there is no setting 'train.learning_rate'"):
         named_recipe(str(tmp_path / "mine.toml"))
+
+
+MINE = "[model]\nattention = 'softmax,evil:Mine'\noptions = {depth = 2}\n"
+
+
+def test_a_file_cannot_choose_whose_code_runs(tmp_path):
+    (tmp_path / "mine.toml").write_text(MINE)
+    with pytest.raises(ValueError, match=r"names the attention 'evil:Mine'.*add --trust-class evil:Mine"):
+        named_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_trusted_class_may_be_named_by_a_file(tmp_path):
+    (tmp_path / "mine.toml").write_text(MINE)
+    assert named_recipe(str(tmp_path / "mine.toml"), ["evil:Mine"]).model.attention == "softmax,evil:Mine"

@@ -27,6 +27,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    trust_class: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Train one model and evaluate it: every epoch on the validation part, once at the end on the test part.
@@ -73,6 +74,8 @@ def train(
         Threads of torch. Default: its own choice.
     output
         New or empty folder. Default: runs/MODEL-ATTENTION-DATA-SEED-TIME.
+    trust_class
+        A class of your own, my.module:Mine, that the recipe's file may name as its attention.
     json
         Print the result as JSON on one line.
     """
@@ -93,7 +96,14 @@ def train(
         "logging_step": logging_step,
     }
     chosen = chosen_recipe(
-        recipe=recipe, model=model, attention=attention, data=data, img_size=img_size, flags=flags, settings=set_
+        recipe=recipe,
+        model=model,
+        attention=attention,
+        data=data,
+        img_size=img_size,
+        flags=flags,
+        settings=set_,
+        trust_class=trust_class,
     )
     folder = output or default_folder(chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed)
     with shown() as progress:
@@ -112,6 +122,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 256,
     threads: int | None = None,
+    trust_class: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Evaluate a trained model: every image of a split counts once.
@@ -135,6 +146,8 @@ def evaluate(
         Images at a time.
     threads
         Threads of torch. Default: its own choice.
+    trust_class
+        A class of your own, my.module:Mine, that the folder may name as its attention: its code runs.
     json
         Print the result as JSON on one line.
     """
@@ -142,7 +155,14 @@ def evaluate(
     from saccade.training.saved import evaluate_saved
 
     found = evaluate_saved(
-        folder, data=data, split=split, device=device, batch_size=batch_size, threads=threads, note=note
+        folder,
+        data=data,
+        split=split,
+        device=device,
+        batch_size=batch_size,
+        threads=threads,
+        trust_class=trust_class,
+        note=note,
     )
     _print(found, tuple(found), json)
 

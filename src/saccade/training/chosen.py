@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from saccade.models.sizes import model_defaults
@@ -19,6 +19,7 @@ def chosen_recipe(
     img_size: Sequence[int] | int | None = None,
     flags: Mapping[str, Any],
     settings: Iterable[str] = (),
+    trust_class: Collection[str] = (),
 ) -> Recipe:
     """The recipe of a run.
 
@@ -30,11 +31,12 @@ def chosen_recipe(
         img_size: one side, or rows and columns, in pixels; None keeps the model's own.
         flags: values of `TrainRecipe` by name; those that are None keep the recipe's.
         settings: what `--set` was given, as in "augment.flip=0".
+        trust_class: classes outside saccade's table that a recipe's file may name as its attention.
 
     Raises:
         ValueError: an unknown name, a wrong type, a value out of its range.
     """
-    base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(data, model))
+    base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(data, model), trust_class)
     if model is not None and attention is None:
         attention = model_defaults(model)["attention"]
     values: dict[str, Any] = {"model.name": model, "model.attention": attention, "data.name": data}

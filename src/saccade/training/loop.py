@@ -23,7 +23,7 @@ from saccade.data.dataset import Dataset
 from saccade.data.draws import uniform
 from saccade.errors import Diverged
 from saccade.models.vit import VisionTransformer
-from saccade.models.weights import save_model
+from saccade.training.checkpoint import save_checkpoint, save_final
 from saccade.training.device import choose_device, peak_bytes, same_bits
 from saccade.training.evaluate import evaluate
 from saccade.training.meter import Meter
@@ -96,8 +96,11 @@ def train(
             run.abandon()
             raise
         run.start(recipe_to_toml(recipe), environment(str(place), torch.get_num_threads()))
+        run.say(_what_is_trained(recipe, dataset, model, place))
         history = _epochs(recipe, dataset, model, place, run)
         result = _result(recipe, dataset, model, history, test)
+        if output is not None:
+            save_final(model, output, saved_facts(recipe, dataset))
         run.finish(result)
     return Trained(model, recipe, history, result, dataset.facts(), output)
 
@@ -165,9 +168,19 @@ def _epochs(
             }
         )
         run.epoch(history[-1])
+        run.say(f"epoch: [{epoch}]  validation top-1: {evaluation.top1_percent:.2f} %  loss: {evaluation.loss:.4f}")
         if run.folder is not None:
-            save_model(model, run.folder, saved_facts(recipe, dataset))
+            save_checkpoint(model, run.folder, epoch, saved_facts(recipe, dataset))
     return history
+
+
+def _what_is_trained(recipe: Recipe, dataset: Dataset, model: VisionTransformer, place: torch.device) -> str:
+    parameters = sum(weight.numel() for weight in model.parameters())
+    images = ", ".join(f"{len(part):,} {name}" for name, part in dataset.splits.items())
+    return (
+        f"{recipe.model.name} with {recipe.model.attention}: {parameters:,} parameters; "
+        f"{dataset.name}: {images} images; {place}, {torch.get_num_threads()} threads"
+    )
 
 
 def _result(

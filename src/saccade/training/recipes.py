@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,11 +58,15 @@ def named(name: str) -> Named:
     return Named(name, top[0], said["command"], said["machine"], said["minutes"], said["result"], text)
 
 
-def named_recipe(name: str) -> Recipe:
+def named_recipe(name: str, trust_class: Collection[str] = ()) -> Recipe:
     """The recipe of that name, or of a TOML file where `name` ends in .toml.
 
+    Args:
+        name: one of `list_recipes()`, or a path.
+        trust_class: classes outside saccade's table that a file may name as its attention; their code runs.
+
     Raises:
-        ValueError: no such name or file, or a file that is no recipe.
+        ValueError: no such name or file, a file that is no recipe, or an attention that is not trusted.
     """
     from saccade.training.recipe import recipe_from_toml
 
@@ -74,9 +79,11 @@ def named_recipe(name: str) -> Recipe:
             f"--recipe {name}: cannot be read ({error}); `saccade recipes` lists the named ones"
         ) from error
     try:
-        return recipe_from_toml(text)
+        recipe = recipe_from_toml(text)
+        _check_trusted(recipe, trust_class)
     except ValueError as error:
         raise ValueError(f"--recipe {name}: {error}") from error
+    return recipe
 
 
 def recipe_for(data: str | None, model: str | None) -> str:
@@ -103,3 +110,17 @@ def recipe_for(data: str | None, model: str | None) -> str:
 
 # Data sets of 28 and 32 pixels, by the name of the set or of its folder.
 _SMALL = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+
+
+def _check_trusted(recipe: Recipe, trust_class: Collection[str]) -> None:
+    """A file must not choose whose code runs."""
+    from saccade.attention import TABLE, parse_layers
+    from saccade.models.sizes import model_defaults
+
+    depth = (model_defaults(recipe.model.name) | dict(recipe.model.options))["depth"]
+    for layer in parse_layers(recipe.model.attention, depth):
+        if layer.name not in TABLE and layer.name not in trust_class:
+            raise ValueError(
+                f"it names the attention {layer.name!r}, whose code is not saccade's; "
+                f"where you trust it, add --trust-class {layer.name}"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def evaluate_saved(
     device: str = "auto",
     batch_size: int = BATCH_SIZE,
     threads: int | None = None,
+    trust_class: Collection[str] = (),
     note: Callable[[str], None],
 ) -> dict[str, Any]:
     """Evaluates the model of a run's folder, or of any folder that `save_model` wrote.
@@ -36,6 +37,7 @@ def evaluate_saved(
         device: as `choose_device` takes it.
         batch_size: images at a time.
         threads: of torch; None leaves its own choice.
+        trust_class: classes outside saccade's table that the folder may name as its attention; their code runs.
         note: is told what loading the data has to say.
 
     Returns:
@@ -49,7 +51,7 @@ def evaluate_saved(
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: must be at least 1")
     place = choose_device(device)
-    model, facts = load_model(folder)
+    model, facts = load_model(folder, trust_class)
     dataset = _prepared(model, facts, folder, data, note)
     with same_bits(place, threads):
         found = evaluate(

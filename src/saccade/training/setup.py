@@ -83,7 +83,6 @@ def saved_facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         "crop_pct": dataset.crop_pct,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "dtype": recipe.train.dtype,
         "amp_dtype": recipe.train.amp_dtype,
         "seed": recipe.train.seed,
     }
