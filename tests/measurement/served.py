@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 
 class Served:
@@ -42,5 +43,17 @@ class Served:
         sys.stderr.flush()
         os._exit(7)
 
+    def left_behind(self):
+        """Bytes that stay in the process when 200 MB have been written and freed."""
+        before = resident_bytes()
+        block = bytearray(b"1") * 200_000_000
+        del block
+        return resident_bytes() - before
+
     def hang(self):
         time.sleep(600)
+
+
+def resident_bytes():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])

@@ -1,7 +1,11 @@
 """A round of real workers: everybody is checked, timed and kept apart."""
 
+from dataclasses import asdict
+
 import pytest
 
+from saccade.measurement import seconds
+from saccade.measurement.isolate import WorkerFailed
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject
 from saccade.record import read_record
@@ -76,6 +80,18 @@ def test_a_layer_that_is_refused_fails_alone(records):
 def test_a_layer_that_is_not_its_reference_is_not_timed(records):
     assert records[3].error.startswith("failed: Broken: ")
     assert records[3].values == {}
+
+
+def test_a_worker_is_given_the_subjects_terms(monkeypatch):
+    def start(serve, options, **terms):
+        assert terms == {"threads": 3, "allocator": "keep", "patience_seconds": 7.0}
+        assert options == {"subject": asdict(subject)}
+        raise WorkerFailed("killed", "enough is seen")
+
+    monkeypatch.setattr(seconds, "Worker", start)
+    subject = Subject(model="vit_nano_patch1_8", threads=3, allocator="keep")
+    with pytest.raises(WorkerFailed, match="enough is seen"):
+        time_rivals([subject], patience_seconds=7.0)
 
 
 def test_nothing_to_repeat_or_to_time_is_refused():

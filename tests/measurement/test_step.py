@@ -19,6 +19,7 @@ def step_of(**terms) -> Step:
 def test_a_step_trains_every_weight_a_little():
     step = step_of()
     before = {name: weight.clone() for name, weight in step.model.named_parameters()}
+    step.model.eval()
     step()
     assert step.model.training
     for name, weight in step.model.named_parameters():
