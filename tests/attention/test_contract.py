@@ -27,6 +27,11 @@ VARIANTS = [
     "nystrom(landmarks=5, convolution=5)",
     "nystrom(landmarks=1, iterations=2)",
     "nystrom(landmarks=30)",
+    "linformer(k=4, share_kv=True, rescale=False)",
+    "fourier(two_d=True, out_proj=True)",
+    'fourier(per_head=True, norm="forward")',
+    'lambda(position="table", u=2)',
+    'lambda(position="none", norm="layer")',
 ]
 
 COMPILED_VARIANTS = ["linear(rope=True)", "nystrom(landmarks=5, convolution=5)"]
