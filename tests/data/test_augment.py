@@ -86,10 +86,12 @@ def test_the_partner_comes_from_the_whole_training_set(dataset_of):
 
 
 def test_the_partner_is_augmented_as_the_epoch_augments_it(dataset_of):
-    data = dataset_of(n=2, sizes=((8, 8),), classes=2)
+    # As many classes as images: a target tells which two were mixed, and how.
+    data = dataset_of(n=10, classes=10)
     options = {"flip": 0.5, "crop_padding": 2}
-    alone, _ = augment(data, torch.arange(2), Augment(**options), seed=0, epoch=0)
-    images, targets = augment(data, torch.arange(2), Augment(**options, mixup=1.0), seed=0, epoch=0)
+    alone, _ = augment(data, torch.arange(10), Augment(**options), seed=0, epoch=0)
+    images, targets = augment(data, torch.arange(10), Augment(**options, mixup=1.0), seed=0, epoch=0)
+    assert (targets > 0).sum() > 16
     expected = torch.einsum("bk,kcyx->bcyx", targets, alone.float())
     assert torch.allclose(images, expected, atol=1e-3)
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from saccade.data import download
+from saccade.data.cache import cache_folder
 from saccade.data.cifar_binary import CIFAR10
 from saccade.data.download import REMOTES, Remote, downloaded, fetch, unpack
 from saccade.data.sources import load_data
@@ -50,6 +51,7 @@ def test_cifar_is_downloaded_by_name_and_once(tmp_path, cifar_members, monkeypat
     first = load_data("cifar10", img_size=32)
     source.unlink()
     assert load_data("cifar10", img_size=32).fingerprint == first.fingerprint
+    assert not list(cache_folder().rglob("*.tar.gz"))
     assert first.facts()["images"] == {"train": 90, "validation": 10, "test": 20}
     assert "Krizhevsky" in first.attribution
 

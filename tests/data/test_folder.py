@@ -49,13 +49,15 @@ def test_links_to_folders_are_followed_once(folder_of, tmp_path):
     root = folder_of({"cat": 2, "dog": 2})
     (root / "fox").symlink_to(folder_of({"foxes": 3}, tmp_path / "elsewhere") / "foxes")
     (root / "cat" / "round").symlink_to(root / "cat")
-    assert counts(root) == {"train": 7}
+    (root / "dog" / "more").symlink_to(folder_of({"dogs": 4}, tmp_path / "elsewhere") / "dogs")
+    assert counts(root) == {"train": 11}
 
 
 def test_hidden_files_are_passed_over_and_others_are_counted(folder_of):
     root = folder_of({"cat": 2, "dog": 2})
     (root / ".git").mkdir()
     (root / "cat" / ".hidden.png").write_bytes(b"")
+    (root / ".thumbnail.png").write_bytes(b"")
     (root / "cat" / "notes.txt").write_text("three")
     (root / "list.csv").write_text("two")
     assert counts(root) == {"train": 4}

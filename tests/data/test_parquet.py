@@ -78,6 +78,10 @@ def test_the_usual_columns_are_found(write, image, label, plain):
     assert len(find_parquet(root, "mine").parts["train"].names) == 10
 
 
+def test_a_column_described_as_pictures_may_have_any_name(write):
+    assert len(find_parquet(write(train=table(6, image="photo")), "mine").parts["train"].names) == 6
+
+
 def test_fine_labels_go_before_coarse_ones(write):
     both = table(10).rename_columns(["img", "fine_label"]).append_column("coarse_label", [[0] * 10])
     assert find_parquet(write(train=both), "mine").parts["train"].labels == [0, 1] * 5

@@ -39,6 +39,11 @@ def test_the_middle_is_cut_out_of_each(pictures):
         assert torch.equal(cut[place], pictures[i][:, top : top + 6, left : left + 4])
 
 
+def test_the_middle_of_a_selection_is_that_of_the_selected(pictures):
+    some = pictures.select(torch.tensor([9, 3, 6]))
+    assert torch.equal(some.centre(torch.tensor([2, 0]), (6, 6)), pictures.centre(torch.tensor([6, 9]), (6, 6)))
+
+
 def test_a_picture_without_room_for_the_middle_is_refused(pictures):
     with pytest.raises(ValueError, match="hold no middle"):
         pictures.centre(torch.tensor([0]), (9, 9))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from saccade.data import sources
 from saccade.data.batches import eval_batches
 from saccade.data.sources import load_data, own_size
 
@@ -173,6 +174,13 @@ def test_a_picture_that_would_become_enormous_is_broken(pets):
 def test_what_is_not_there_is_said(name, said):
     with pytest.raises(ValueError, match=said):
         load_data(name, img_size=8)
+
+
+def test_a_slip_in_a_path_is_not_asked_of_the_hub(pets, monkeypatch):
+    monkeypatch.chdir(pets.parent)
+    monkeypatch.setattr(sources, "find_on_hub", None)
+    with pytest.raises(ValueError, match="pets/cats: there is no such data"):
+        load_data("pets/cats", img_size=8)
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar.gz", "train.pt", "data.npz", "train.pkl", "data.csv"])

@@ -51,7 +51,7 @@ def numbered(values: Sequence[Any], classes: tuple[str, ...] | None, where: str)
     place = {name: number for number, name in enumerate(classes or ())}
     labels = [place.get(value, -1) if isinstance(value, str) else value for value in values]
     for row, label in enumerate(labels):
-        if not isinstance(label, int) or not 0 <= label < max(1, len(place)):
+        if not isinstance(label, int) or not 0 <= label < len(place):
             raise ValueError(f"{where}: row {row} has the label {values[row]!r}, which is none of {len(place)} classes")
     return labels
 

@@ -10,8 +10,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import URLError
 
 from saccade.data.cifar_binary import CIFAR10, CIFAR100, Layout
 from saccade.data.lock import locked
@@ -113,13 +115,18 @@ def downloaded(name: str, folder: Path) -> Path:
     Raises:
         ValueError: no network, or a file that is not what was published.
     """
-    place = folder / name
+    place, layout = folder / name, LAYOUTS.get(name)
+    wanted = layout.files if layout else [remote.name for remote in REMOTES[name]]
     with locked(place):
+        if all((place / file).is_file() for file in wanted):
+            return place
         for remote in REMOTES[name]:
             if not (place / remote.name).is_file():
                 fetch(remote, place, name)
-        if layout := LAYOUTS.get(name):
-            unpack(place / REMOTES[name][0].name, layout, place)
+        if layout:
+            archive = place / REMOTES[name][0].name
+            unpack(archive, layout, place)
+            archive.unlink()
     return place
 
 
@@ -140,10 +147,11 @@ def fetch(remote: Remote, folder: Path, name: str) -> None:
                     f"{remote.url} is not the file that was published (SHA-256 {found[:12]}..., expected "
                     f"{remote.sha256[:12]}...): nothing was kept; give --data the path of a copy you trust"
                 )
-    # URLError, time-outs and broken connections are all OSErrors.
-    except OSError as error:
+    # A full disk is none of these, and comes out as it is.
+    except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        why = error.reason if type(error) is URLError else error
         raise ValueError(
-            f"{name} could not be downloaded from {remote.url} ({error}): "
+            f"{name} could not be downloaded from {remote.url} ({why}): "
             "without a network give --data the path of a copy, or use --data digits"
         ) from error
 
@@ -157,9 +165,7 @@ def unpack(archive: Path, layout: Layout, folder: Path) -> None:
     Raises:
         ValueError: a damaged archive, missing files, or sizes beyond the limits.
     """
-    wanted = {f"{layout.folder}/{name}": name for name in layout.files if not (folder / name).is_file()}
-    if not wanted:
-        return
+    wanted = {f"{layout.folder}/{name}": name for name in layout.files}
     try:
         with tarfile.open(archive, "r|gz") as tar:
             for number, member in enumerate(tar):

@@ -28,7 +28,7 @@ ALIKE = 100
 
 
 def load_data(
-    name: str,
+    name: str | Path,
     *,
     img_size: int | tuple[int, int],
     crop_pct: float = 1.0,
@@ -59,7 +59,7 @@ def load_data(
     """
     size = (img_size, img_size) if isinstance(img_size, int) else img_size
     _check(size, crop_pct, in_chans, on_bad_image)
-    found = find(name)
+    found = find(str(name))
     decoded = decoded_once(found, size, crop_pct, in_chans, memory_bytes, note)
     dataset = assemble(found, decoded, img_size=size, crop_pct=crop_pct, on_bad_image=on_bad_image, limit=limit)
     for one in dataset.notes:
@@ -86,7 +86,8 @@ def find(name: str) -> Found:
         raise ValueError(
             f"{name}: a single file must be parquet; archives are to be unpacked, and pickles are never read"
         )
-    if is_hub_name(name):
+    # Beside a folder that is there, a name that is not is a slip, and nobody else's business.
+    if is_hub_name(name) and not path.parent.is_dir():
         return find_on_hub(name)
     raise ValueError(
         f"{name}: there is no such data: give digits, {', '.join(PUBLISHED)}, the path of a folder or a parquet file, "
