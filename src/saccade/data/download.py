@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 from saccade.data.cifar_binary import CIFAR10, CIFAR100, Layout
 from saccade.data.lock import locked
@@ -149,6 +149,9 @@ def fetch(remote: Remote, folder: Path, name: str) -> None:
                 )
     # A full disk is none of these, and comes out as it is.
     except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            # It holds the connection.
+            error.close()
         why = error.reason if type(error) is URLError else error
         raise ValueError(
             f"{name} could not be downloaded from {remote.url} ({why}): "
