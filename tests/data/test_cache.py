@@ -191,6 +191,16 @@ def test_an_interrupted_decoding_leaves_nothing(pets, monkeypatch):
     assert [one.name for one in (cache_folder() / "pictures").iterdir() if one.is_dir()] == []
 
 
+def test_what_a_killed_process_left_is_taken_away(pets):
+    load_data(pets, img_size=8)
+    folder = only_folder()
+    left = folder.with_name(f".{folder.name}.1")
+    folder.rename(left)
+    load_data(pets, img_size=8)
+    assert folder.exists()
+    assert not left.exists()
+
+
 def test_the_cache_lies_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("SACCADE_CACHE", "/a")
     assert cache_folder() == Path("/a")

@@ -85,7 +85,12 @@ def _in_memory(size_bytes: int) -> np.ndarray:
 
 @contextmanager
 def _work_folder(folder: Path) -> Iterator[Path]:
-    """The name of a folder beside `folder` that this process alone uses; gone afterwards."""
+    """The name of a folder beside `folder` that this process alone uses; gone afterwards.
+
+    What killed processes left is taken away: whoever holds the lock is alone here.
+    """
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
     work = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         yield work
