@@ -47,7 +47,7 @@ def compare(
     Parameters
     ----------
     attentions
-        Mechanisms, as in `saccade attentions`, with options: "nystrom(landmarks=16)"; mixtures: "linear*8,softmax*4";
+        Mechanisms, as in `saccade attentions`, with options: "nystrom(landmarks=16)"; mixtures: `linear*8,softmax*4`;
         your own class: my.module:Mine or file.py:Mine. Softmax is always in. None means all that saccade brings.
     data
         digits (embedded), a folder of class folders, a parquet file or folder, owner/name on the hub, cifar10, ...

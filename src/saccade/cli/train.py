@@ -46,7 +46,7 @@ def train(
     model
         A name from `saccade models`. Default: the recipe's.
     attention
-        A mechanism from `saccade attentions`, with options: "nystrom(landmarks=16)"; a mixture: "linear*8,softmax*4";
+        A mechanism from `saccade attentions`, with options: "nystrom(landmarks=16)"; a mixture: `linear*8,softmax*4`;
         your own class: my.module:Mine or file.py:Mine.
     recipe
         A name from `saccade recipes`, or a TOML file. Default: the one that fits data and model.
