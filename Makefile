@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 .PHONY: compare test test-slow lint clean
 
 compare: $(VENV)/.saccade
-	$(BIN)/saccade compare --recipe digits --rates results/digits-rates --seeds 3 --margin 3 --jobs 2 --threads 1 --anyway
+	$(BIN)/saccade compare --recipe digits --rates results/2026-11-20-epyc-digits-rates --seeds 3 --margin 3 --jobs 2 --threads 1 --anyway
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -m "not slow" -n auto
