@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.explicit import explicit_attention
+from saccade.attention.folded import folded_attention
 from saccade.attention.initial import unseeded
 from saccade.attention.parts import faster_kernel
 from saccade.attention.tokens import Tokens
@@ -22,7 +23,8 @@ class Softmax(MultiHead):
 
     Args:
         kernel: how the one function is computed. "sdpa" is torch's fused scaled_dot_product_attention, "explicit" is
-            product, softmax, product; "auto" takes the faster one for the dtype and device (`kernel_for` says which).
+            product, softmax, product; "auto" takes the faster one for the dtype and device (`kernel_for` says which),
+            and where few rows are wanted (`folds` says when) it projects no keys and values.
     """
 
     paper = "Vaswani et al. 2017, https://arxiv.org/abs/1706.03762"
@@ -48,6 +50,29 @@ class Softmax(MultiHead):
         super().__init__(dim, num_heads, tokens, layer=layer, **shared)
         self.kernel = kernel
         self.reset_parameters(unseeded)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n w"],
+        patches: Int[Tensor, "b p"] | None = None,
+        outputs: slice | None = None,
+    ) -> Float[Tensor, "b m w"]:
+        """Projects, mixes, projects back; see `Attention.forward`."""
+        count = x.shape[1]
+        if outputs is None or not self.folds(len(range(*outputs.indices(count))), count):
+            return super().forward(x, patches, outputs)
+        weight_q, weight_k, weight_v = self.qkv.weight.chunk(3)
+        bias_q, _, bias_v = (None, None, 0.0) if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        q = self._heads(torch.nn.functional.linear(x[:, outputs], weight_q, bias_q))
+        return self.proj(folded_attention(q, x, weight_k, weight_v).transpose(1, 2).flatten(2) + bias_v)
+
+    def folds(self, rows: int, count: int) -> bool:
+        """Whether so few wanted rows of `count` are computed without keys and values: where that is less work."""
+        if self.kernel != "auto" or self.rope or not isinstance(self.k_norm, torch.nn.Identity):
+            return False
+        less = rows * (self.dim + count * (self.num_heads - 1)) < count * self.dim
+        # Somebody's subclass mixes otherwise.
+        return less and type(self).mix is Softmax.mix
 
     def mix(
         self,
@@ -77,6 +102,13 @@ class Softmax(MultiHead):
         """The weights exp(q·k / √e), divided by their sum over the keys."""
         weights = torch.einsum("bhie,bhje->bhij", q, k).div(self.head_dim**0.5).exp()
         return torch.einsum("bhij,bhje->bhie", weights / weights.sum(-1, keepdim=True), v)
+
+    def flops(self, patches: int, rows: int | None = None) -> int:
+        """As of every `MultiHead`, or four products of D x D for a row and two of N x D for each head of it."""
+        count = self.tokens.prefix + patches
+        if rows is None or not self.folds(rows, count):
+            return super().flops(patches, rows)
+        return rows * (8 * self.dim**2 + 4 * count * self.num_heads * self.dim)
 
     def mix_flops(self, patches: int, rows: int) -> int:
         """Two products of rows x N x D."""
