@@ -98,7 +98,7 @@ def test_evaluate_refuses_data_with_other_classes(trained, tmp_path, capsys):
 def test_evaluate_refuses_a_model_that_does_not_say_what_it_was_trained_on(tmp_path, capsys):
     saccade.save_model(saccade.create_model("vit_nano_patch1_8"), tmp_path / "model")
     assert run(["evaluate", str(tmp_path / "model"), "--device", "cpu"]) == 2
-    assert "does not say amp_dtype, classes, crop_pct, data, mean, std" in capsys.readouterr().err
+    assert "does not say amp_dtype, classes, crop_pct, data, limit, mean, on_bad_image, std" in capsys.readouterr().err
 
 
 def test_a_model_with_a_class_of_ones_own_is_evaluated_where_that_is_trusted(tmp_path, capsys):

@@ -36,6 +36,12 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def forget_peak(device: torch.device) -> None:
+    """Lets `peak_bytes` begin anew, where the device can: a process's resident memory keeps its peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 @contextmanager
 def same_bits(device: torch.device, threads: int | None = None) -> Iterator[None]:
     """Inside, the same seed gives the same bits; afterwards torch's settings and generators are as they were.

@@ -24,7 +24,7 @@ from saccade.data.draws import uniform
 from saccade.errors import Diverged
 from saccade.models.vit import VisionTransformer
 from saccade.training.checkpoint import save_checkpoint, save_final
-from saccade.training.device import choose_device, peak_bytes, same_bits
+from saccade.training.device import choose_device, forget_peak, peak_bytes, same_bits
 from saccade.training.evaluate import evaluate
 from saccade.training.meter import Meter
 from saccade.training.nonfinite import find_source
@@ -97,6 +97,7 @@ def train(
             raise
         run.start(recipe_to_toml(recipe), environment(str(place), torch.get_num_threads()))
         run.say(_what_is_trained(recipe, dataset, model, place))
+        forget_peak(place)
         history = _epochs(recipe, dataset, model, place, run)
         result = _result(recipe, dataset, model, history, test)
         if output is not None:
@@ -143,7 +144,8 @@ def _epochs(
             norm = optimiser.take_gradients()
             numbers = torch.stack([loss.detach(), norm]).tolist()
             if not all(math.isfinite(number) for number in numbers):
-                raise _diverged(run, model, epoch, step, batch, partial(loss_at, step, batch), numbers)
+                what = "gradient" if math.isfinite(numbers[0]) else "loss"
+                raise _diverged(run, model, batch, partial(loss_at, step, batch), epoch=epoch, step=step, what=what)
             optimiser.step(rate_at(step), norm=norm, longest=told.clip_grad)
             meter.add(numbers[0])
             run.advance(step + 1, steps * told.epochs)
@@ -152,7 +154,8 @@ def _epochs(
         began = time.perf_counter()
         evaluation = evaluate(model, dataset.validation, dataset, amp_dtype=told.amp_dtype)
         if not math.isfinite(evaluation.loss):
-            raise _diverged(run, model, epoch, step, batch, partial(loss_at, step, batch), [evaluation.loss])
+            what = "validation loss"
+            raise _diverged(run, model, batch, partial(loss_at, step, batch), epoch=epoch, step=step, what=what)
         history.append(
             {
                 "epoch": epoch,
@@ -221,28 +224,20 @@ def _result(
 def _diverged(
     run: Run,
     model: VisionTransformer,
-    epoch: int,
-    step: int,
     batch: Batch,
     loss_of_step: Callable[[], Tensor],
-    numbers: list[float],
+    *,
+    epoch: int,
+    step: int,
+    what: str,
 ) -> Diverged:
     """Finds out where it came from, leaves that in nonfinite.json, and says it."""
     source = find_source(model, batch.images, loss_of_step)
-    what = "gradient" if math.isfinite(numbers[0]) else "loss"
-    run.nonfinite(
-        {
-            "epoch": epoch,
-            "step": step,
-            "not_finite": what,
-            "module": source.module,
-            "kind": source.what,
-            "images": batch.index.tolist(),
-        }
-    )
+    facts = {"epoch": epoch, "step": step, "not_finite": what, "source": source.what, "module": source.module}
+    run.nonfinite(facts | {"images": batch.index.tolist()})
     return Diverged(
-        f"the {what} is not finite at step {step} (epoch {epoch}); {source}; no weight was changed by it, and "
-        "what is saved is finite; try a lower --lr"
+        f"the {what} is not finite at step {step} (epoch {epoch}); {source}; "
+        "the run ends here, and what it saved is finite; try a lower --lr"
     )
 
 

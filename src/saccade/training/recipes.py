@@ -100,16 +100,21 @@ def recipe_for(data: str | None, model: str | None) -> str:
 
     if model in ("vit", "vitl", "vitx"):
         return "original-004"
-    if model is not None:
+    source = Path(data or "digits").name
+    if model is None:
+        side = 8 if source == "digits" else 32 if source in _SMALL else 224
+    else:
         side = model_defaults(model)["img_size"]
-        return "digits" if side <= 8 else "cifar10-micro" if side <= 32 else "vit"
-    if data is None or data == "digits":
+    if side <= 8:
         return "digits"
-    return "cifar10-micro" if Path(data).name in _SMALL else "vit"
+    if side <= 32:
+        return "mnist-micro" if source in _NOT_MIRRORED else "cifar10-micro"
+    return "vit"
 
 
-# Data sets of 28 and 32 pixels, by the name of the set or of its folder.
+# Data sets of 28 and 32 pixels, and those whose mirror images mean something else, by the name of set or folder.
 _SMALL = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+_NOT_MIRRORED = ("digits", "mnist")
 
 
 def _check_trusted(recipe: Recipe, trust_class: Collection[str]) -> None:

@@ -79,6 +79,8 @@ def saved_facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """What a saved model needs beside its weights to see new pictures as it saw those it was trained on."""
     return {
         "data": dataset.name,
+        "on_bad_image": recipe.data.on_bad_image,
+        "limit": recipe.data.limit,
         "classes": list(dataset.classes),
         "crop_pct": dataset.crop_pct,
         "mean": list(dataset.mean),
