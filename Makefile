@@ -4,10 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
+MECHANISMS := softmax linear nystrom linformer fourier lambda 'lambda(position="none")'
+
 .PHONY: compare test test-slow lint clean
 
 compare: $(VENV)/.saccade
-	$(BIN)/saccade compare --recipe digits --rates results/2026-11-20-epyc-digits-rates --seeds 3 --margin 3 --jobs 2 --threads 1 --anyway
+	$(BIN)/saccade compare $(MECHANISMS) --recipe digits --rates results/2026-11-20-epyc-digits-rates \
+		--seeds 3 --margin 3 --jobs 2 --threads 1 --repeats 5 --anyway
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -m "not slow" -n auto
