@@ -202,6 +202,14 @@ def test_what_is_no_picture_is_unreadable(name):
         decode(BROKEN[name], (8, 8), 3)
 
 
+@pytest.mark.parametrize(
+    "picture", [saved(Image.new("L", (8, 8)), "PCX"), BROKEN["an EPS, which would run ghostscript"]]
+)
+def test_formats_that_are_not_listed_are_not_opened(picture):
+    with pytest.raises(Unreadable, match="no JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM picture"):
+        read_header(picture)
+
+
 @pytest.mark.parametrize("depth", [1, 8])
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(depth):
     bomb = png(60_000, 60_000, depth, 0, [])

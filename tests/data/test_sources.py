@@ -158,8 +158,8 @@ def test_a_class_whose_pictures_are_all_broken_is_no_class(folder_of):
 
 
 def test_a_picture_that_would_become_enormous_is_broken(pets):
-    (pets / "cat" / "line.png").write_bytes(encoded(np.zeros((1, 60_000, 3), dtype=np.uint8)))
-    with pytest.raises(ValueError, match="so long and thin that it would become 13440000 x 224"):
+    (pets / "cat" / "line.png").write_bytes(encoded(np.zeros((28, 60_000, 3), dtype=np.uint8)))
+    with pytest.raises(ValueError, match="so long and thin that it would become 480000 x 224"):
         load_data(str(pets), img_size=224)
 
 
