@@ -150,8 +150,8 @@ class Nystrom(MultiHead):
 
     @property
     def mix_order_free(self) -> bool:
-        """Only where the one segment is everything or each patch is a segment, and nothing slides along the tokens."""
-        return self.conv is None and self.landmarks in (1, self.tokens.patches)
+        """Only where the one segment is everything, and nothing slides along the tokens."""
+        return self.conv is None and self.landmarks == 1
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
         """As MultiHead; the convolution starts as torch's own do."""
