@@ -8,7 +8,9 @@ from saccade.record import Record, read_record, read_records, write_records, wri
 
 
 def a_record(**changes):
-    return Record(**{"kind": "memory", "attention": "linear", "attention_resolved": "linear()", "model": "m", **changes})
+    return Record(
+        **{"kind": "memory", "attention": "linear", "attention_resolved": "linear()", "model": "m", **changes}
+    )
 
 
 def test_a_record_is_one_line_that_reads_back():

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 import saccade
 from saccade.comparison.cells import Cell
+from saccade.comparison.costs import Terms, enough, measured_alike
+from saccade.comparison.question import Question, source_hash
 from saccade.comparison.store import Store
 from saccade.record import read_records
 from saccade.training.progress import Progress
+from saccade.training.recipes import named_recipe
 
 SMALL = {
     "recipe": "digits",
@@ -130,6 +134,7 @@ def test_the_result_is_a_data_frame_a_page_and_lines(second, tmp_path):
         ({"attentions": ["nystrom(landmarks=64)"]}, "landmarks must be"),
         ({"attentions": ["linear*1,softmax*2"]}, "counts must sum to 2"),
         ({"seeds": 0}, "--seeds 0"),
+        ({"threads": 0}, "--threads 0"),
         ({"epochs": 0}, "epochs"),
         ({"margin": 0.0}, "--margin 0"),
         ({"tune": 2, "rates": "somewhere"}, "one of the two"),
@@ -155,10 +160,51 @@ def test_a_size_at_which_nothing_can_be_gained_stops_unless_told_otherwise(tmp_p
 
 def test_a_folder_is_one_comparisons_at_a_time(tmp_path):
     store = Store(tmp_path)
-    with store.locked(), pytest.raises(ValueError, match="another comparison"), Store(tmp_path).locked():
+    with store.locked("a"), pytest.raises(ValueError, match="another comparison"), Store(tmp_path).locked("a"):
         pass
-    with store.locked():
+    with store.locked("a"):
         pass
+
+
+def test_a_folder_holds_one_question(tmp_path):
+    with Store(tmp_path).locked("a"):
+        pass
+    with pytest.raises(ValueError, match="another model, recipe"), Store(tmp_path).locked("b"):
+        pass
+
+
+def test_another_question_is_kept_out_of_the_folder(second, folder):
+    with pytest.raises(ValueError, match="give another folder"):
+        saccade.compare(["linear"], seeds=1, output=folder, epochs=2, **SMALL | {"settings": ["data.limit=64"]})
+
+
+def test_what_was_measured_of_others_or_on_other_terms_stays_out_of_the_answer(second, folder):
+    fewer = saccade.compare(["linear"], seeds=1, output=folder, **SMALL)
+    assert {row.attention for row in fewer.rows} == {"softmax", 'softmax(kernel="explicit")', "linear"}
+    question = Question(recipe=named_recipe("digits"), data={}, device="cpu", depth=2)
+    terms = Terms(batch_size=16, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
+    timed = [record for record in second[0].records if record.kind in ("seconds", "memory")]
+    assert any(measured_alike(record, terms, [question.entry("linear")]) for record in timed)
+    for other in (replace(terms, threads=2), replace(terms, clock="cpu"), replace(terms, batch_size=8)):
+        assert not any(measured_alike(record, other, [question.entry("linear")]) for record in timed)
+
+
+def test_more_repeats_are_timed_anew(second):
+    timed = next(record for record in second[0].records if record.kind == "seconds")
+    terms = Terms(batch_size=16, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
+    assert enough(timed, terms)
+    assert not enough(timed, replace(terms, repeats=2))
+
+
+def test_an_edited_class_of_ones_own_is_another_mechanism(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from saccade.attention.softmax import Softmax\n\n\nclass Mine(Softmax):\n    pass\n")
+    before = source_hash(f"{path}:Mine", 2)
+    path.write_text(path.read_text() + "# edited\n")
+    assert before != source_hash(f"{path}:Mine", 2)
+    assert source_hash("softmax*1,linear*1", 2) == ""
+    cell = Cell("accuracy", "mine", "mine", 1e-3, 0, before)
+    assert cell.name != replace(cell, source="").name
 
 
 def test_a_cells_name_tells_apart_what_must_be_told_apart():

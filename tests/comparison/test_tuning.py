@@ -63,7 +63,7 @@ def test_nothing_finished_chooses_nothing():
 
 def test_rates_are_read_back_from_another_comparison(tmp_path):
     write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0), tuned(1e-2, 90.0)])
-    assert best_rate(read_rates(tmp_path, like=tuned(5e-4, 0.0, seed=3))) == 1e-2
+    assert best_rate(read_rates(tmp_path, like=tuned(5e-4, 0.0, seed=3), wanted=["linear()"])) == 1e-2
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,24 @@ def test_rates_are_read_back_from_another_comparison(tmp_path):
 def test_rates_of_another_question_are_refused(tmp_path, other, word):
     write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0, **other)])
     with pytest.raises(ValueError, match=word):
-        read_rates(tmp_path, like=tuned(1e-3, 0.0))
+        read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["linear()"])
 
 
 def test_a_folder_without_tuning_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no records\.jsonl"):
-        read_rates(tmp_path, like=tuned(1e-3, 0.0))
+        read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["linear()"])
     write_records(tmp_path / "records.jsonl", [])
     with pytest.raises(ValueError, match="no tuning records"):
-        read_rates(tmp_path, like=tuned(1e-3, 0.0))
+        read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["linear()"])
+
+
+def test_a_mechanism_without_tuned_rates_is_refused_by_name(tmp_path):
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0)])
+    with pytest.raises(ValueError, match=r"no run of fourier\(\) was tuned"):
+        read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["linear()", "fourier()"])
+
+
+def test_rates_of_mechanisms_that_are_not_asked_for_are_left_out(tmp_path):
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0)])
+    with pytest.raises(ValueError, match="no run of"):
+        read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["softmax()"])

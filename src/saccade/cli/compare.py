@@ -25,6 +25,7 @@ def compare(
     lr: float | None = None,
     batch_size: int | None = None,
     img_size: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    on_bad_image: Literal["error", "skip"] | None = None,
     dtype: str | None = None,
     amp_dtype: str | None = None,
     device: str = "auto",
@@ -75,10 +76,12 @@ def compare(
         Images a step, in training and in the timings.
     img_size
         Height and width, or one number for both. Default: the model's.
+    on_bad_image
+        Whether a picture that cannot be read ends the command (error) or is left out and counted (skip).
     dtype
         Of the weights: fp32 or bf16.
     amp_dtype
-        Of autocast: bf16 or fp16.
+        Of autocast: bf16.
     device
         auto, cpu, cuda, cuda:N or mps.
     threads
@@ -114,6 +117,7 @@ def compare(
             lr=lr,
             batch_size=batch_size,
             img_size=img_size,
+            on_bad_image=on_bad_image,
             dtype=dtype,
             amp_dtype=amp_dtype,
             device=device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,7 @@ def train(
     batch_size: int | None = None,
     seed: int | None = None,
     img_size: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
+    on_bad_image: Literal["error", "skip"] | None = None,
     dtype: str | None = None,
     amp_dtype: str | None = None,
     logging_step: int | None = None,
@@ -62,6 +63,8 @@ def train(
         Of initial weights, order, augmentation, stochastic depth and dropout.
     img_size
         Rows and columns in pixels, or one number for both. Default: the model's.
+    on_bad_image
+        Whether a picture that cannot be read ends the command (error) or is left out and counted (skip).
     dtype
         Of the weights: fp32, or bf16 with a float32 master copy in the optimiser.
     amp_dtype
@@ -101,6 +104,7 @@ def train(
         attention=attention,
         data=data,
         img_size=img_size,
+        on_bad_image=on_bad_image,
         flags=flags,
         settings=set_,
         trust_class=trust_class,

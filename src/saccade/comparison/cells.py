@@ -24,6 +24,7 @@ class Cell:
         attention_resolved: every option written out; with rate, seed and kind it makes the cell's key.
         rate: learning rate.
         seed: of initial weights, order and augmentation.
+        source: see `Entry`.
     """
 
     kind: Literal["tuning", "accuracy"]
@@ -31,11 +32,12 @@ class Cell:
     attention_resolved: str
     rate: float
     seed: int
+    source: str = ""
 
     @property
     def name(self) -> str:
         """Folder name: readable in front, unique behind."""
-        key = json.dumps([self.kind, self.attention_resolved, self.rate, self.seed])
+        key = json.dumps([self.kind, self.attention_resolved, self.rate, self.seed, self.source])
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.attention).strip("-")[:40]
         return (
             f"{self.kind}-{readable}-lr{self.rate:.3g}-seed{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -45,7 +47,7 @@ class Cell:
         """The comparison's recipe with this cell's attention, rate and seed: nothing else differs between two cells."""
         return with_values(base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed})
 
-    def task(self, base: Recipe, folder: Path, device: str, threads: int | None) -> Mapping[str, Any]:
+    def task(self, base: Recipe, folder: Path, device: str, threads: int, jobs: int) -> Mapping[str, Any]:
         """What a worker is told."""
         return {
             "kind": self.kind,
@@ -55,6 +57,8 @@ class Cell:
             "folder": str(folder / self.name),
             "device": device,
             "threads": threads,
+            "jobs": jobs,
+            "source": self.source,
         }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,9 @@ from saccade.measurement.timed import kernels
 from saccade.models.sizes import create_model
 from saccade.record import Record
 from saccade.training.progress import Progress
+
+# Images of an inference call that is to show the throughput.
+GOOD_BATCH = 64
 
 # What must be equal for two timings to stand beside each other.
 SAME_MACHINE = ("processor", "cores", "accelerator", "torch", "saccade")
@@ -45,7 +48,7 @@ class Terms:
             attention=attention,
             options=dict(question.recipe.model.options),
             batch_size=self.batch_size,
-            inference_batch=self.batch_size,
+            inference_batch=max(GOOD_BATCH, self.batch_size),
             dtype=self.dtype,
             amp_dtype=self.amp_dtype,
             device=self.device,
@@ -87,7 +90,7 @@ def measure_memory(
     for done, entry in enumerate(missing):
         name = _memory_cell(entry, terms)
         progress.say(f"peak memory {done + 1}/{len(missing)}: {entry.attention}")
-        record = measure_peak(terms.subject(question, entry.attention))
+        record = _with_source(measure_peak(terms.subject(question, entry.attention)), entry.source)
         # A failure is shown in this run's answer and tried again in the next one.
         store.add(name, record) if record.error is None else store.hold(record)
 
@@ -100,8 +103,8 @@ def measure_seconds(
     progress: Progress,
 ) -> None:
     """Times, in one new round with softmax, every mechanism that has no times on these terms."""
-    done = {record.attention_resolved for record in store.records() if timed_alike(record, terms)}
-    missing = [entry for entry in entries if entry.attention_resolved not in done]
+    done = [record for record in store.records() if record.kind == "seconds" and enough(record, terms)]
+    missing = [entry for entry in entries if not any(measured_alike(record, terms, [entry]) for record in done)]
     if not missing:
         return
     rivals = {entry.attention_resolved: entry for entry in [*baselines(question, terms), *missing]}
@@ -109,18 +112,35 @@ def measure_seconds(
     records = time_rivals(
         [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats
     )
+    sources = {entry.attention_resolved: entry.source for entry in rivals.values()}
+    records = [_with_source(record, sources[record.attention_resolved]) for record in records]
     store.add_round(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), records)
 
 
-def timed_alike(record: Record, terms: Terms) -> bool:
-    """Whether a record holds times that were taken on these terms on this machine."""
-    if record.kind != "seconds" or record.error is not None:
-        return False
-    here = machine_facts()
-    same_machine = all(record.machine.get(fact) == here.get(fact) for fact in SAME_MACHINE)
-    return same_machine and all(record.conditions.get(key) == value for key, value in terms.conditions().items())
+def measured_alike(record: Record, terms: Terms, entries: Sequence[Entry]) -> bool:
+    """Whether a record holds seconds or bytes of one of these mechanisms, on these terms and this machine."""
+    who = (record.attention_resolved, record.conditions.get("source", ""))
+    return (
+        record.kind in ("memory", "seconds")
+        and who in [(entry.attention_resolved, entry.source) for entry in entries]
+        and all(record.conditions.get(key) == value for key, value in terms.conditions().items())
+        and _machine(record.machine) == _machine(machine_facts())
+    )
+
+
+def enough(record: Record, terms: Terms) -> bool:
+    """Whether a timing succeeded with as many repeats as are asked for."""
+    return record.error is None and len(record.values["step_seconds"]) >= terms.repeats
+
+
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {fact: facts.get(fact) for fact in SAME_MACHINE}
+
+
+def _with_source(record: Record, source: str) -> Record:
+    return replace(record, conditions={**record.conditions, "source": source})
 
 
 def _memory_cell(entry: Entry, terms: Terms) -> str:
-    key = json.dumps([entry.attention_resolved, terms.conditions()], sort_keys=True)
-    return f"memory-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    asked = [entry.attention_resolved, entry.source, terms.conditions(), _machine(machine_facts())]
+    return f"memory-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"

@@ -60,7 +60,6 @@ def run_tasks(
 def _start(task: Mapping[str, Any]) -> _Running:
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    threads = {} if task["threads"] is None else {"OMP_NUM_THREADS": str(task["threads"])}
     with open(folder / "worker.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "saccade.comparison.worker"],
@@ -68,7 +67,7 @@ def _start(task: Mapping[str, Any]) -> _Running:
             stdout=log,
             stderr=log,
             text=True,
-            env={**os.environ, **threads},
+            env={**os.environ, "OMP_NUM_THREADS": str(task["threads"])},
             # Ctrl-C reaches the comparison, which then ends its workers.
             start_new_session=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.attention import resolved_text
+from saccade.attention import TABLE, attention_class, parse_layers, resolved_text
 from saccade.record import Record
 from saccade.training.recipe import Recipe, recipe_to_dict, with_values
 
@@ -19,10 +20,17 @@ BASELINE = "softmax"
 
 @dataclass(frozen=True)
 class Entry:
-    """One mechanism of a comparison: as written, and with every option written out."""
+    """One mechanism of a comparison.
+
+    Attributes:
+        attention: as its user wrote it.
+        attention_resolved: with every option written out.
+        source: hash of the files of classes that are not saccade's own: edited, they are other mechanisms.
+    """
 
     attention: str
     attention_resolved: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Question:
 
     def entry(self, attention: str) -> Entry:
         """The mechanism, or why there is no such."""
-        return Entry(attention, resolved_text(attention, self.depth))
+        return Entry(attention, resolved_text(attention, self.depth), source_hash(attention, self.depth))
 
     def entries(self, attentions: Sequence[str], note: Callable[[str], None]) -> list[Entry]:
         """Softmax first, then each mechanism once."""
@@ -83,3 +91,10 @@ class Question:
         """runs/compare-<data>-<model>-<key>."""
         data = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.recipe.data.name).name).strip("-") or "data"
         return Path("runs") / f"compare-{data}-{self.recipe.model.name}-{self.key}"
+
+
+def source_hash(attention: str, depth: int) -> str:
+    """Hash of the files that hold the classes outside the table; empty where there are none."""
+    foreign = sorted({written.name for written in parse_layers(attention, depth)} - set(TABLE))
+    files = [Path(inspect.getfile(attention_class(name))).read_bytes() for name in foreign]
+    return hashlib.sha256(b"".join(files)).hexdigest()[:12] if files else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ def compare(
     lr: float | None = None,
     batch_size: int | None = None,
     img_size: int | Sequence[int] | None = None,
+    on_bad_image: str | None = None,
     dtype: str | None = None,
     amp_dtype: str | None = None,
     device: str = "auto",
@@ -60,7 +61,8 @@ def compare(
 
     Args:
         attentions: their written forms; none means all that saccade brings. Softmax is always in.
-        data, model, recipe, settings, epochs, lr, batch_size, img_size, dtype, amp_dtype: as in `saccade.train`.
+        data, model, recipe, settings, epochs, lr, batch_size, img_size, on_bad_image, dtype, amp_dtype: as in
+            `saccade.train`.
         seeds: runs of each mechanism, seeds 0 .. seeds - 1.
         tune: learning rates tried for each mechanism, around the recipe's; 0 for none.
         rates: folder of a tuned comparison of the same model, recipe and images, whose rates are used.
@@ -78,11 +80,19 @@ def compare(
     Raises:
         ValueError: what cannot be compared, before anything runs; what had been computed stays on disk.
     """
-    _check_counts(seeds, tune, rates, margin, jobs, repeats)
+    _check_counts({"seeds": seeds, "jobs": jobs, "repeats": repeats, "threads": threads})
+    _check_tuning(tune, rates, margin)
     place = str(choose_device(device))
     flags = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "dtype": dtype, "amp_dtype": amp_dtype}
     wanted = chosen_recipe(
-        recipe=recipe, model=model, attention=BASELINE, data=data, img_size=img_size, flags=flags, settings=settings
+        recipe=recipe,
+        model=model,
+        attention=BASELINE,
+        data=data,
+        img_size=img_size,
+        on_bad_image=on_bad_image,
+        flags=flags,
+        settings=settings,
     )
     told, say = wanted.train, (progress or Silent()).say
     terms = Terms(
@@ -90,14 +100,18 @@ def compare(
         dtype=told.dtype,
         amp_dtype=told.amp_dtype,
         device=place,
-        threads=threads or torch.get_num_threads(),
+        threads=torch.get_num_threads() if threads is None else threads,
         clock=clock,
         repeats=repeats,
     )
     question = ask(wanted, attentions, place, say)
     entries = question.entries(attentions or list_attentions(), say)
     operations = [operations_record(terms.subject(question, entry.attention)) for entry in entries]
-    tuned = [] if rates is None else read_rates(Path(rates), like=question.example())
+    tuned = (
+        []
+        if rates is None
+        else read_rates(Path(rates), like=question.example(), wanted=[entry.attention_resolved for entry in entries])
+    )
     plan = plan_facts(question, operations, terms, seeds=seeds, tune=tune, rates=rates)
     findings = before(plan)
     for finding in findings:
@@ -105,7 +119,7 @@ def compare(
     if not anyway and (nothing := stop(plan)) is not None:
         raise ValueError(f"{nothing.sentence}; {nothing.remedy}")
     store = Store(Path(output) if output is not None else question.default_folder())
-    with store.locked():
+    with store.locked(question.key):
         say(f"everything is kept in {store.folder}; the same command goes on there")
         study = Study(question, entries, terms, store, jobs=jobs, progress=progress or Silent())
         for entry, record in zip(entries, operations, strict=True):
@@ -129,10 +143,13 @@ def ask(recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[s
     return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks))
 
 
-def _check_counts(seeds: int, tune: int, rates: str | Path | None, margin: float, jobs: int, repeats: int) -> None:
-    for name, count in (("seeds", seeds), ("jobs", jobs), ("repeats", repeats)):
-        if count < 1:
+def _check_counts(counts: Mapping[str, int | None]) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: must be at least 1")
+
+
+def _check_tuning(tune: int, rates: str | Path | None, margin: float) -> None:
     if tune < 0:
         raise ValueError(f"--tune {tune}: must be a number of rates to try, or 0 for none")
     if tune and rates is not None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from saccade.comparison.cells import Cell, read_cell, write_cell
-from saccade.record import Record, read_records, write_records
+from saccade.record import Record, read_records, write_records, write_whole
 
 
 class Store:
@@ -64,11 +64,14 @@ class Store:
         write_records(self.folder / "records.jsonl", self.records())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps a second comparison out of the folder while this one works in it.
+    def locked(self, question: str) -> Iterator[None]:
+        """Keeps every other comparison out of the folder while this one works in it, and any of another question.
+
+        Args:
+            question: `Question.key` of this one.
 
         Raises:
-            ValueError: another process has the folder, or it cannot be written.
+            ValueError: another process has the folder, it holds another question's results, or it cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,4 +85,16 @@ class Store:
                 raise ValueError(
                     f"--output {self.folder}: another comparison is at work in it; wait for it or give another folder"
                 ) from None
+            self._claim(question)
             yield
+
+    def _claim(self, question: str) -> None:
+        """What was trained for one question is no answer to another."""
+        path = self.folder / "question"
+        if not path.exists():
+            write_whole(path, question + "\n")
+        elif path.read_text(encoding="utf-8").strip() != question:
+            raise ValueError(
+                f"--output {self.folder}: it holds a comparison of another model, recipe, data set or device; "
+                "give another folder, or ask as it was asked"
+            )

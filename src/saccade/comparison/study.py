@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from saccade.comparison.cells import Cell
-from saccade.comparison.costs import Terms, measure_memory, measure_seconds
+from saccade.comparison.costs import Terms, baselines, measure_memory, measure_seconds, measured_alike
 from saccade.comparison.pool import run_tasks
 from saccade.comparison.question import Entry, Question
 from saccade.comparison.store import Store
@@ -61,7 +61,7 @@ class Study:
     def train(self, rates: Rates, seeds: Iterable[int]) -> list[Record]:
         """Trains every mechanism at its rate with every seed; returns the records of those that have finished."""
         cells = [
-            Cell("accuracy", entry.attention, entry.attention_resolved, rates[entry.attention_resolved], seed)
+            Cell("accuracy", *_who(entry), rates[entry.attention_resolved], seed, entry.source)
             for seed in seeds
             for entry in self.entries
         ]
@@ -69,16 +69,18 @@ class Study:
         return [record for cell in cells if (record := self.store.of(cell)) is not None]
 
     def measure(self) -> list[Record]:
-        """Measures memory and seconds, alone on the machine; returns those of the asked mechanisms and of softmax."""
+        """Measures memory and seconds, alone on the machine; returns those of the asked mechanisms and of softmax.
+
+        What an earlier command measured on other terms or of others stays in the folder and out of the answer.
+        """
         measure_memory(self.question, self.terms, self.entries, self.store, self.progress)
         measure_seconds(self.question, self.terms, self.entries, self.store, self.progress)
-        return [record for record in self.store.records() if record.kind in ("memory", "seconds")]
+        shown = [*baselines(self.question, self.terms), *self.entries]
+        return [record for record in self.store.records() if measured_alike(record, self.terms, shown)]
 
     def _tuning_cells(self, grid: Sequence[float]) -> list[Cell]:
         return [
-            Cell("tuning", entry.attention, entry.attention_resolved, rate, TUNING_SEED)
-            for rate in grid
-            for entry in self.entries
+            Cell("tuning", *_who(entry), rate, TUNING_SEED, entry.source) for rate in grid for entry in self.entries
         ]
 
     def _train(self, cells: Sequence[Cell], what: str) -> None:
@@ -97,12 +99,17 @@ class Study:
             self.progress.say(f"{done}/{len(missing)} {_outcome(record)}")
 
         tasks = [
-            cell.task(self.question.recipe, self.store.cells, self.terms.device, self.terms.threads) for cell in missing
+            cell.task(self.question.recipe, self.store.cells, self.terms.device, self.terms.threads, self.jobs)
+            for cell in missing
         ]
         total = epochs * len(missing)
         self.failures += run_tasks(
             tasks, self.jobs, finished, lambda running: self.progress.advance(done * epochs + running, total)
         )
+
+
+def _who(entry: Entry) -> tuple[str, str]:
+    return entry.attention, entry.attention_resolved
 
 
 def _outcome(record: Record) -> str:

@@ -43,15 +43,16 @@ def best_rate(records: Iterable[Record]) -> float | None:
     return min(finished)[1] if finished else None
 
 
-def read_rates(folder: Path, like: Record) -> list[Record]:
+def read_rates(folder: Path, like: Record, wanted: Sequence[str]) -> list[Record]:
     """The tuning records of another comparison's folder, which must have tuned the same model on the same images.
 
     Args:
         folder: holds a records.jsonl.
         like: any record of this comparison's training.
+        wanted: the mechanisms, by `attention_resolved`; records of others are left out.
 
     Raises:
-        ValueError: no such records, or of another model, data or recipe.
+        ValueError: no such records, or of another model, data or recipe, or none of a mechanism.
     """
     path = folder / "records.jsonl"
     if not path.is_file():
@@ -62,7 +63,10 @@ def read_rates(folder: Path, like: Record) -> list[Record]:
     for record in records:
         if difference := _difference(record, like):
             raise ValueError(f"--rates {folder}: its rates do not hold here: {difference}; tune with --tune 5")
-    return records
+    for name in wanted:
+        if best_rate([record for record in records if record.attention_resolved == name]) is None:
+            raise ValueError(f"--rates {folder}: no run of {name} was tuned there; tune all alike with --tune 5")
+    return [record for record in records if record.attention_resolved in wanted]
 
 
 def _difference(tuned: Record, like: Record) -> str | None:

@@ -64,6 +64,8 @@ def _record(
         conditions={
             "device": task["device"],
             "threads": task["threads"],
+            "jobs": task["jobs"],
+            "source": task["source"],
             "dtype": recipe["train"]["dtype"],
             "amp_dtype": recipe["train"]["amp_dtype"],
             "batch_size": recipe["train"]["batch_size"],

@@ -27,6 +27,7 @@ def train(
     dtype: str | None = None,
     amp_dtype: str | None = None,
     img_size: Sequence[int] | int | None = None,
+    on_bad_image: str | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -50,6 +51,7 @@ def train(
         dtype: "fp32" or "bf16", of the weights.
         amp_dtype: "bf16" for autocast.
         img_size: one side, or rows and columns, in pixels.
+        on_bad_image: "error" or "skip".
         settings: any other field of the recipe, as in {"augment.flip": 0.0}.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         threads: of torch; None leaves its own choice.
@@ -74,6 +76,7 @@ def train(
         attention=attention,
         data=None if name is None else str(name),
         img_size=img_size,
+        on_bad_image=on_bad_image,
         flags={
             "epochs": epochs,
             "lr": lr,

@@ -17,6 +17,7 @@ def chosen_recipe(
     attention: str | None = None,
     data: str | None = None,
     img_size: Sequence[int] | int | None = None,
+    on_bad_image: str | None = None,
     flags: Mapping[str, Any],
     settings: Iterable[str] = (),
     trust_class: Collection[str] = (),
@@ -29,6 +30,7 @@ def chosen_recipe(
         attention: its written form; None keeps the recipe's, or takes that of `model` where one is given.
         data: name or path; None keeps the recipe's.
         img_size: one side, or rows and columns, in pixels; None keeps the model's own.
+        on_bad_image: "error" or "skip"; None keeps the recipe's.
         flags: values of `TrainRecipe` by name; those that are None keep the recipe's.
         settings: what `--set` was given, as in "augment.flip=0".
         trust_class: classes outside saccade's table that a recipe's file may name as its attention.
@@ -43,6 +45,7 @@ def chosen_recipe(
     values["model.options.img_size"] = (
         img_size[0] if isinstance(img_size, Sequence) and len(img_size) == 1 else img_size
     )
+    values["data.on_bad_image"] = on_bad_image
     values |= {f"train.{name}": value for name, value in flags.items()}
     given = {name: value for name, value in values.items() if value is not None}
     return with_settings(with_values(base, given), settings)
