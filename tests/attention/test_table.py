@@ -53,6 +53,10 @@ class Needy(Mine):
     def __init__(self, dim, num_heads, tokens, *, rank, layer=0):
         super().__init__(dim, num_heads, tokens, layer=layer, rank=rank)
 
+class Fixed(Mine):
+    def __init__(self, dim, num_heads, tokens, *, layer=0, scale=1.0):
+        super().__init__(dim, num_heads, tokens, layer=layer, rank=2)
+
 class Unfinished(Attention):
     pass
 
@@ -179,6 +183,12 @@ def test_what_is_wrong_inside_a_users_file_is_shown_and_not_swallowed(file, plac
         build(f"{place}:Mine", 16, 2, TOKENS)
     file.write_text(MINE)
     assert build(f"{place}:Mine", 16, 2, TOKENS).rank == 2
+
+
+def test_options_that_a_class_does_not_pass_on_are_not_its_own(file):
+    assert options_of(attention_class("somebodys:Fixed")) == {"scale": 1.0}
+    with pytest.raises(ValueError, match="somebodys:Fixed has no option 'rank'"):
+        build("somebodys:Fixed(rank=3)", 16, 2, TOKENS)
 
 
 def test_a_mixture_is_no_single_layer():
