@@ -15,7 +15,7 @@ from saccade.attention.initial import GeneratorOf, fill_normal, fill_xavier
 # A tile's hidden values stay in the processor's cache, and below the size at which glibc maps fresh pages for every
 # tensor. Fewer rows than these would slow the matrix products of wide models.
 TILE_BYTES = 4 * 2**20
-TILE_ROWS = 1024
+TILE_ROWS = 2048
 
 
 class Mlp(nn.Module):
@@ -114,17 +114,17 @@ class _TiledMlp(torch.autograd.Function):
     def backward(ctx: Any, dy: Float[Tensor, "n w"]) -> tuple[Tensor, ...]:  # type: ignore[override]
         x, weight1, weight2, *kept = ctx.saved_tensors
         dx = torch.empty_like(x)
-        dweight1, dweight2 = _zeros(weight1), _zeros(weight2)
-        dbias1 = _zeros(weight1[:, 0])
-        rows = len(kept[0]) if kept else 1
+        dweight1: Any = None
+        dweight2: Any = None
+        dbias1 = []
+        rows = len(kept[0])
         for hidden, x_tile, dy_tile, dx_tile in zip(kept, x.split(rows), dy.split(rows), dx.split(rows), strict=True):
-            _add_product(dweight2, dy_tile.t(), nn.functional.gelu(hidden))
+            dweight2 = _with_product(dweight2, dy_tile.t(), nn.functional.gelu(hidden))
             dhidden = torch.ops.aten.gelu_backward(dy_tile @ weight2, hidden)
-            _add_product(dweight1, dhidden.t(), x_tile)
-            dbias1 += dhidden.sum(0)
+            dweight1 = _with_product(dweight1, dhidden.t(), x_tile)
+            dbias1.append(dhidden.sum(0))
             torch.mm(dhidden, weight1, out=dx_tile)
-        dtype = x.dtype
-        return dx, dweight1.to(dtype), dbias1.to(dtype), dweight2.to(dtype), dy.sum(0)
+        return dx, dweight1.to(x.dtype), torch.stack(dbias1).sum(0), dweight2.to(x.dtype), dy.sum(0)
 
 
 def _forward_tiles(
@@ -147,16 +147,15 @@ def _forward_tiles(
     return y
 
 
-def _zeros(like: Tensor) -> Tensor:
-    """Where the products of many tiles are summed: at least float32."""
-    return torch.zeros(like.shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-
-
-def _add_product(total: Float[Tensor, "i k"], left: Float[Tensor, "i j"], right: Float[Tensor, "j k"]) -> None:
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+def _with_product(
+    total: Float[Tensor, "i k"] | None, left: Float[Tensor, "i j"], right: Float[Tensor, "j k"]
+) -> Float[Tensor, "i k"]:
+    """total + left · right; the products of many tiles are summed in float32 at least."""
+    if total is None:
+        return left @ right
+    if torch.finfo(left.dtype).bits >= 32:
+        return total.addmm_(left, right)
+    return total.float().add_(left @ right)
 
 
 def reset_linear(linear: nn.Linear, generator_of: GeneratorOf, name: str) -> None:
