@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,9 @@ from saccade.measurement.timed import kernels
 from saccade.models.sizes import create_model
 from saccade.record import Record
 from saccade.training.progress import Progress
+
+# What the table shows; a forward pass alone is no user's question.
+SHOWN = ("step", "latency", "inference")
 
 # Images of an inference call that is to show the throughput.
 GOOD_BATCH = 64
@@ -83,16 +87,22 @@ def baselines(question: Question, terms: Terms) -> list[Entry]:
 
 
 def measure_memory(
-    question: Question, terms: Terms, entries: Sequence[Entry], store: Store, progress: Progress
+    question: Question, terms: Terms, entries: Sequence[Entry], store: Store, jobs: int, progress: Progress
 ) -> None:
-    """Measures the peak of each mechanism that has none on these terms; each is kept the moment it is there."""
+    """Measures the peak of each mechanism that has none on these terms; each is kept the moment it is there.
+
+    A process's own bytes do not depend on its neighbours, so `jobs` are weighed at a time; on an accelerator one.
+    """
     missing = [entry for entry in entries if store.named(_memory_cell(entry, terms)) is None]
-    for done, entry in enumerate(missing):
-        name = _memory_cell(entry, terms)
-        progress.say(f"peak memory {done + 1}/{len(missing)}: {entry.attention}")
-        record = _with_source(measure_peak(terms.subject(question, entry.attention)), entry.source)
-        # A failure is shown in this run's answer and tried again in the next one.
-        store.add(name, record) if record.error is None else store.hold(record)
+    if not missing:
+        return
+    progress.say(f"peak memory of {len(missing)} models, each in a fresh process")
+    with ThreadPoolExecutor(jobs if terms.device == "cpu" else 1) as pool:
+        weighed = pool.map(lambda entry: measure_peak(terms.subject(question, entry.attention)), missing)
+        for entry, record in zip(missing, weighed, strict=True):
+            record = _with_source(record, entry.source)
+            # A failure is shown in this run's answer and tried again in the next one.
+            store.add(_memory_cell(entry, terms), record) if record.error is None else store.hold(record)
 
 
 def measure_seconds(
@@ -110,7 +120,7 @@ def measure_seconds(
     rivals = {entry.attention_resolved: entry for entry in [*baselines(question, terms), *missing]}
     progress.say(f"timing {len(rivals)} models in turns, each in its own process")
     records = time_rivals(
-        [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats
+        [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats, what=SHOWN
     )
     sources = {entry.attention_resolved: entry.source for entry in rivals.values()}
     records = [_with_source(record, sources[record.attention_resolved]) for record in records]

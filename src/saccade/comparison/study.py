@@ -73,7 +73,7 @@ class Study:
 
         What an earlier command measured on other terms or of others stays in the folder and out of the answer.
         """
-        measure_memory(self.question, self.terms, self.entries, self.store, self.progress)
+        measure_memory(self.question, self.terms, self.entries, self.store, self.jobs, self.progress)
         measure_seconds(self.question, self.terms, self.entries, self.store, self.progress)
         shown = [*baselines(self.question, self.terms), *self.entries]
         return [record for record in self.store.records() if measured_alike(record, self.terms, shown)]
