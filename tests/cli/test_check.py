@@ -59,7 +59,7 @@ def test_all_are_those_of_the_table(capsys):
         (["nystrom(landmark=3)"], "did you mean landmarks?"),
         (["nystrom(landmarks=500)"], "refuses every grid"),
         (["nowhere.py:Mine"], "there is no file nowhere.py"),
-        ([f"{BROKEN}:Missing"], "has no such class"),
+        ([f"{BROKEN}:Missing"], "is no subclass of"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(capsys, arguments, says):

@@ -65,4 +65,21 @@ def test_who_does_not_pass_is_not_there(monkeypatch):
 )
 def test_the_kernels_asked_for_and_run_are_told(attention, terms, asked, run):
     subject = Subject(model="vit_nano_patch1_8", attention=attention, **terms)
-    assert timed.kernels(subject.built(), subject) == {"kernel_asked": asked, "kernel_run": run}
+    told = timed.kernels(subject.built(), subject)
+    assert (told["kernel_asked"], told["kernel_run"]) == (asked, run)
+
+
+@pytest.mark.parametrize(
+    ("attention", "options", "last"),
+    [
+        ("softmax", {}, "folded"),
+        ("softmax", {"global_pool": "avg"}, None),
+        ('softmax(kernel="sdpa")', {}, None),
+        ("softmax(rope=True)", {}, None),
+        ("linear", {}, None),
+        ("linear*1,softmax*1", {}, "folded"),
+    ],
+)
+def test_a_last_block_computed_in_another_order_is_told(attention, options, last):
+    subject = Subject(model="vit_nano_patch1_8", attention=attention, options=options)
+    assert timed.kernels(subject.built(), subject)["last_block"] == last

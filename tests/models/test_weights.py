@@ -52,7 +52,7 @@ def test_a_class_of_one_s_own_needs_trust(tmp_path, monkeypatch):
     (tmp_path / "mine_of_test_weights.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     save_model(create_model("vit_nano_patch1_8", "mine_of_test_weights:Mine(qk_norm=True)"), "kept")
-    with pytest.raises(ValueError, match="trust_class must name it"):
+    with pytest.raises(ValueError, match="--trust-class mine_of_test_weights:Mine"):
         load_model("kept")
     model, _ = load_model("kept", trust_class=["mine_of_test_weights:Mine"])
     assert type(model.blocks[0].attn).__name__ == "Mine"
@@ -107,7 +107,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         ({"config": 3}, "was not written by saccade"),
         ({"config": {"depth": "x"}}, "depth"),
         ({"config": {"depth": 1, "attention": "softmax", "swin": 1}}, "swin"),
-        ({"config": {"depth": 1, "attention": "os:system"}}, "trust_class must name it"),
+        ({"config": {"depth": 1, "attention": "os:system"}}, "--trust-class os:system"),
         ({"config": {"attention": "os:system"}}, "the depth, a whole number"),
     ],
     ids=str,

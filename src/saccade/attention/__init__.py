@@ -40,7 +40,7 @@ def attention_class(name: str) -> type[Attention]:
     """The class behind a name of the table, `my.module:Mine`, or `path/to/file.py:Mine`.
 
     Raises:
-        ValueError: no such name, module or class, or a class that is no Attention.
+        ValueError: no such name, module or class, or a class that is no Attention or lacks a method.
     """
     place = TABLE.get(name, name)
     if ":" not in place:
@@ -50,12 +50,24 @@ def attention_class(name: str) -> type[Attention]:
             f"there is no attention {name!r}: {hint}known are {', '.join(TABLE)}, or your own class as my.module:Mine"
         )
     module_name, _, class_name = place.rpartition(":")
-    found = getattr(_module(module_name, name), class_name, None)
+    module = _module(module_name, name)
     from saccade.attention.base import Attention
 
+    mechanisms = {
+        own.__name__: own
+        for own in vars(module).values()
+        if isinstance(own, type) and issubclass(own, Attention) and own.__module__ == module.__name__
+    }
+    found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Attention)):
-        what = "has no such class" if found is None else "is no subclass of saccade.attention.base.Attention"
-        raise ValueError(f"{name!r}: {class_name!r} in {module_name!r} {what}")
+        raise ValueError(
+            f"{name!r}: {class_name!r} is no subclass of saccade.attention.base.Attention in {module_name!r}, "
+            f"whose subclasses are: {', '.join(mechanisms) or 'none'}"
+        )
+    if lacking := sorted(found.__abstractmethods__):
+        raise ValueError(
+            f"{name!r}: {class_name} has no {', '.join(lacking)}; saccade.attention.base says what each must be"
+        )
     return found
 
 
@@ -161,6 +173,9 @@ def _module_of_file(path: Path, asked: str) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
+        except SyntaxError as error:
+            del sys.modules[name]
+            raise ValueError(f"{asked!r}: {path}, line {error.lineno}: {error.msg}") from error
         except BaseException:
             del sys.modules[name]
             raise

@@ -180,8 +180,11 @@ def outputs_are_rows(made: Made) -> None:
 
 def softmax_at_its_limit(made: Made) -> None:
     """At the options that `softmax_limit` names it equals softmax, outputs and gradients."""
-    limit = attention_class(made.written.name).softmax_limit(made.tokens)
+    cls = attention_class(made.written.name)
+    limit = cls.softmax_limit(made.tokens)
     if limit is None:
+        if cls.exact_when == "always":
+            raise Broken('exact_when is "always", but softmax_limit is None: return {} there, so that it can be seen')
         return
     shared: dict[str, Any] = {key: value for key, value in made.written.options if key in Shared.__annotations__}
     layer = made.layer(made.tokens, None, **limit)

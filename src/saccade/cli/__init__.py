@@ -39,15 +39,15 @@ app = App(
     version=_version,
     suppress_keyboard_interrupt=False,
 )
-app.command(compare, group=_main_job)
-app.command(train, group=_train)
-app.command(evaluate, group=_train)
-app.command(recipes, group=_train)
-app.command(data, group=_train)
-app.command(attentions, group=_look)
-app.command(models, group=_look)
-app.command(summary, group=_look)
-app.command(check, group=_look)
+app.command(compare, group=_main_job, help_epilogue="")
+app.command(train, group=_train, help_epilogue="")
+app.command(evaluate, group=_train, help_epilogue="")
+app.command(recipes, group=_train, help_epilogue="")
+app.command(data, group=_train, help_epilogue="")
+app.command(attentions, group=_look, help_epilogue="")
+app.command(models, group=_look, help_epilogue="")
+app.command(summary, group=_look, help_epilogue="")
+app.command(check, group=_look, help_epilogue="")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -86,7 +86,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (Failed, Diverged) as error:
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
-        return _say("interrupted; what was finished is kept", 128 + signal.SIGINT)
+        return _say("interrupted; finished runs and epochs are kept", 128 + signal.SIGINT)
 
 
 def _say(what: object, code: int) -> int:

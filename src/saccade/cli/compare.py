@@ -95,7 +95,7 @@ def compare(
     output
         Folder of the comparison. Default: runs/compare-DATA-MODEL-HASH, the hash standing for the question.
     json
-        Print the rows as JSON, one a line, instead of the table.
+        Print a line of JSON for each row, then one with the sentence and what the doctor found.
     """
     from saccade.cli.console import note, results
     from saccade.comparison import compare as run

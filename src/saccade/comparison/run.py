@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def compare(
     """
     _check_counts({"seeds": seeds, "jobs": jobs, "repeats": repeats, "threads": threads})
     _check_tuning(tune, rates, margin)
+    if output is not None:
+        _check_folder(Path(output))
     place = str(choose_device(device))
     flags = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "dtype": dtype, "amp_dtype": amp_dtype}
     wanted = chosen_recipe(
@@ -147,6 +150,15 @@ def _check_counts(counts: Mapping[str, int | None]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: must be at least 1")
+
+
+def _check_folder(folder: Path) -> None:
+    """Says before any work that a folder cannot be written."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output {folder}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"--output {folder}: {there} cannot be written; give a folder that can")
 
 
 def _check_tuning(tune: int, rates: str | Path | None, margin: float) -> None:

@@ -27,6 +27,15 @@ class ChoosesKernel(Protocol):
         ...
 
 
+@runtime_checkable
+class Folds(Protocol):
+    """An attention that may compute a few wanted rows without keys and values."""
+
+    def folds(self, rows: int, count: int) -> bool:
+        """Whether it does for so many rows of so many tokens."""
+        ...
+
+
 class Timed:
     """Acts by name, and their times: what a timing process answers from.
 
@@ -96,7 +105,10 @@ def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
 
 
 def kernels(model: VisionTransformer, subject: Subject) -> dict[str, str | None]:
-    """The kernels that were asked for and that run, of the layers that have a choice; the others run "eager"."""
+    """The kernels that were asked for and that run, of the layers that have a choice; the others run "eager".
+
+    `last_block` says where the class token's row, the only one wanted of the last block, is computed in another order.
+    """
     device = torch.device(subject.device)
     asked: dict[str, None] = {}
     ran: dict[str, None] = {}
@@ -106,4 +118,10 @@ def kernels(model: VisionTransformer, subject: Subject) -> dict[str, str | None]
             ran[layer.kernel_for(subject.mixing_dtype, device)] = None
         else:
             ran["eager"] = None
-    return {"kernel_asked": ", ".join(asked) or None, "kernel_run": ", ".join(ran)}
+    last = model.blocks[-1].attn
+    alone = model.global_pool == "token" and isinstance(last, Folds) and last.folds(1, model.tokens.count)
+    return {
+        "kernel_asked": ", ".join(asked) or None,
+        "kernel_run": ", ".join(ran),
+        "last_block": "folded" if alone else None,
+    }

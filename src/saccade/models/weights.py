@@ -106,7 +106,9 @@ def _check_trusted(path: Path, config: Mapping[str, Any], trust_class: Collectio
         raise ValueError(f"{path}: its config must say the attention, as text, and the depth, a whole number above 0")
     named = {layer.name for layer in parse_layers(attention, depth)}
     for name in sorted(named - set(TABLE) - set(trust_class)):
-        raise ValueError(f"{path} names the attention {name!r}, whose code is not saccade's: trust_class must name it")
+        raise ValueError(
+            f"{path} names the attention {name!r}, whose code is not saccade's: name it as --trust-class {name}"
+        )
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -43,8 +43,10 @@ def same_answers(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Fin
     """Softmax under another name: "nystrom" and softmax agreed to the megabyte."""
     trained = trained_by_function(records)
     softmax = trained.get(baseline_of(records) or "", Trained())
-    names = {function_of(row.attention_resolved): row.attention for row in rows if not row.baseline}
-    for function, name in names.items():
+    # Two models that guess the same class agree, and are not the same for that.
+    least = _least_learned(records)
+    learned = [row for row in rows if not row.baseline and (row.mean_percent or 0.0) >= least]
+    for function, name in {function_of(row.attention_resolved): row.attention for row in learned}.items():
         own = trained.get(function, Trained())
         shared = own.finished.keys() & softmax.finished.keys()
         if shared and all(_same(own.finished[seed], softmax.finished[seed]) for seed in shared):
@@ -59,8 +61,7 @@ def same_answers(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Fin
 
 def nothing_learned(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
     """A run as good as guessing: a loss of 1 on standardised pixels is that of always predicting the mean."""
-    chance = chance_percent(records)
-    least = chance + LEAST_LEARNED * (100 - chance)
+    chance, least = chance_percent(records), _least_learned(records)
     low = {row.attention: row for row in rows if row.mean_percent is not None and row.mean_percent < least}
     if low:
         yield Finding(
@@ -70,6 +71,12 @@ def nothing_learned(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[
             + listed(f"{name} ({row.mean_percent:.1f} %)" for name, row in low.items()),
             "more epochs or another learning rate: --tune 5",
         )
+
+
+def _least_learned(records: Sequence[Record]) -> float:
+    """Below so much accuracy hardly anything was learned."""
+    chance = chance_percent(records)
+    return chance + LEAST_LEARNED * (100 - chance)
 
 
 def second_change(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
