@@ -107,7 +107,7 @@ def test_a_model_with_a_class_of_ones_own_is_evaluated_where_that_is_trusted(tmp
     arguments = ["--attention", f"{mine}:Mine", *SMALL, *ON_CPU, "--output", str(tmp_path / "run")]
     assert run(["train", *arguments]) == 0
     assert run(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 2
-    assert "trust_class" in capsys.readouterr().err
+    assert "--trust-class" in capsys.readouterr().err
     assert run(["evaluate", str(tmp_path / "run"), "--device", "cpu", "--trust-class", f"{mine}:Mine"]) == 0
 
 
@@ -220,7 +220,7 @@ def test_an_interrupted_run_keeps_its_finished_epochs(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what was finished is kept" in said
+    assert "interrupted; finished runs and epochs are kept" in said
     epochs = metrics.read_text().count("\n")
     # The last one may have been interrupted while it was saved; the one before is whole.
     assert run(["evaluate", str(folder / "checkpoints" / f"epoch-{epochs - 2}"), "--device", "cpu"]) == 0

@@ -55,7 +55,7 @@ def test_a_class_of_a_function_or_of_main_is_refused():
     class Local(Softmax):
         pass
 
-    with pytest.raises(ValueError, match="no such class"):
+    with pytest.raises(ValueError, match="is no subclass"):
         attention_text(Local)
     Local.__module__, Local.__qualname__ = "__main__", "Local"
     with pytest.raises(ValueError, match="put it into a file of its own"):
