@@ -1,7 +1,8 @@
-"""The pool: cells trained in processes of their own, a few at a time, each result kept the moment it is there."""
+"""The pool: cells trained by a few workers side by side, each result kept the moment it is there."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from saccade.comparison.cells import read_cell
-from saccade.errors import Failed
 from saccade.record import Record
 
 POLL_SECONDS = 0.1
 
 
 @dataclass
-class _Running:
-    task: Mapping[str, Any]
+class _Worker:
     process: subprocess.Popen[str]
+    task: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.task["folder"])
 
 
 def run_tasks(
@@ -33,31 +37,44 @@ def run_tasks(
 ) -> list[str]:
     """Trains every task, `jobs` at a time; returns what went wrong, a sentence each, and goes on with the rest.
 
+    A worker trains one task after the other, for starting Python and torch takes seconds; one that fails ends, and
+    the next task gets a fresh one.
+
     Args:
         tasks: see `Cell.task`.
-        jobs: processes at a time.
+        jobs: workers at a time.
         finished: called with each record as it comes.
         progress: called now and then with the number of epochs done in the tasks that are running.
     """
-    waiting, running, failures = list(tasks), list[_Running](), list[str]()
+    waiting, workers, failures = list(tasks), list[_Worker](), list[str]()
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_start(waiting.pop(0)))
+        while waiting or workers:
+            while waiting and len(workers) < jobs:
+                workers.append(_start(waiting.pop(0)))
             time.sleep(POLL_SECONDS)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                _collect(one, finished, failures)
-            progress(sum(_epochs_done(Path(one.task["folder"])) for one in running))
+            for worker in list(workers):
+                # Asked first: a worker that ends after this look is seen at the next one.
+                ended = worker.process.poll() is not None
+                record = read_cell(worker.folder)
+                if record is not None:
+                    finished(record)
+                    if waiting and not ended:
+                        _give(worker, waiting.pop(0))
+                    else:
+                        _end(worker)
+                        workers.remove(worker)
+                elif ended:
+                    failures.append(_failure(worker))
+                    _end(worker)
+                    workers.remove(worker)
+            progress(sum(_epochs_done(worker.folder) for worker in workers))
     finally:
-        for one in running:
-            one.process.kill()
-        for one in running:
-            one.process.wait()
+        for worker in workers:
+            _end(worker)
     return failures
 
 
-def _start(task: Mapping[str, Any]) -> _Running:
+def _start(task: Mapping[str, Any]) -> _Worker:
     folder = Path(task["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "worker.log", "w", encoding="utf-8") as log:
@@ -71,27 +88,34 @@ def _start(task: Mapping[str, Any]) -> _Running:
             # Ctrl-C reaches the comparison, which then ends its workers.
             start_new_session=True,
         )
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError as error:
-        raise Failed(f"a worker did not start; see {folder / 'worker.log'}") from error
-    return _Running(task, process)
+    worker = _Worker(process, task)
+    _give(worker, task)
+    return worker
 
 
-def _collect(one: _Running, finished: Callable[[Record], None], failures: list[str]) -> None:
-    folder = Path(one.task["folder"])
-    assert one.process.stdin is not None
-    one.process.stdin.close()
-    record = read_cell(folder)
-    if record is not None:
-        finished(record)
-        return
-    code = one.process.returncode
+def _give(worker: _Worker, task: Mapping[str, Any]) -> None:
+    worker.task = task
+    worker.folder.mkdir(parents=True, exist_ok=True)
+    assert worker.process.stdin is not None
+    # A worker that is gone is found by the next look at it.
+    with contextlib.suppress(BrokenPipeError):
+        worker.process.stdin.write(json.dumps(task) + "\n")
+        worker.process.stdin.flush()
+
+
+def _end(worker: _Worker) -> None:
+    assert worker.process.stdin is not None
+    worker.process.kill()
+    worker.process.wait()
+    with contextlib.suppress(BrokenPipeError):
+        worker.process.stdin.close()
+
+
+def _failure(worker: _Worker) -> str:
+    code = worker.process.returncode
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-    last = _last_line(folder / "worker.log")
-    failures.append(f"{one.task['attention']}: training {how}: {last} (see {folder / 'worker.log'})")
+    log = worker.folder / "worker.log"
+    return f"{worker.task['attention']}: training {how}: {_last_line(log)} (see {log})"
 
 
 def _last_line(path: Path) -> str:

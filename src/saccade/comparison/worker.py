@@ -1,27 +1,30 @@
-"""One cell in a process of its own: `python -m saccade.comparison.worker` reads its task from stdin and trains."""
+"""A process that trains cells: `python -m saccade.comparison.worker` reads tasks from stdin, a line of JSON each."""
 
 from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from saccade.comparison.cells import write_cell
 from saccade.errors import Diverged
 from saccade.record import Record
 
 
-def main() -> int:
-    """Trains the cell that one line of JSON on stdin describes; ends when the other side closes stdin."""
-    task = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    train_cell(task)
-    return 0
+def main() -> NoReturn:
+    """Trains cell after cell, each with a worker.log in its folder; ends when the other side closes stdin."""
+    tasks: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
+    while True:
+        task = json.loads(tasks.get())
+        _write_to(Path(task["folder"]) / "worker.log")
+        train_cell(task)
 
 
 def train_cell(task: Mapping[str, Any]) -> Record:
@@ -40,7 +43,9 @@ def train_cell(task: Mapping[str, Any]) -> Record:
         trained = train(
             recipe, output=run, device=task["device"], threads=task["threads"], test=task["kind"] == "accuracy"
         )
-        values, facts = dict(trained.result), trained.data_facts
+        # A worker's peak is that of all it has trained; `kind` "memory" tells a mechanism's own.
+        values = {key: value for key, value in trained.result.items() if key != "peak_bytes"}
+        facts = trained.data_facts
     except Diverged as diverged:
         error = f"diverged: {diverged}"
     record = _record(task, values, facts, error)
@@ -78,11 +83,21 @@ def _record(
     )
 
 
-def _end_with_parent() -> None:
-    """A worker whose comparison is gone, however it went, has nobody to work for."""
-    sys.stdin.read()
+def _listen(tasks: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        tasks.put(line)
+    # A worker whose comparison is gone, however it went, has nobody to work for.
     os._exit(1)
 
 
+def _write_to(log: Path) -> None:
+    """From now on this process, and what it calls, writes there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(log, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
