@@ -10,7 +10,7 @@ MECHANISMS := softmax lambda nystrom linear linformer fourier 'lambda(position="
 .PHONY: compare test test-slow lint clean
 
 compare: $(VENV)/.saccade
-	$(BIN)/saccade compare $(MECHANISMS) --recipe digits --rates results/2026-11-20-epyc-digits-rates \
+	$(BIN)/saccade compare $(MECHANISMS) --recipe digits --rates results/2026-11-21-epyc-digits-rates \
 		--seeds 3 --margin 3 --jobs 2 --threads 1 --repeats 5 --anyway
 
 test: $(VENV)/.test lint
