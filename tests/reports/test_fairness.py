@@ -265,6 +265,12 @@ def test_two_machines_and_two_versions_are_seen(made):
     assert (one.rule, one.severity) == ("unlike machines", "error")
     (one,) = doctor(replaced(good(made), "accuracy", "linear", machine={"commit": "later"}))
     assert (one.rule, one.severity) == ("unlike versions", "warning")
+    tuned = [made.tuning(name, 1e-3, 50.0, machine={"commit": "earlier"}) for name in ("softmax", "linear")]
+    assert "unlike versions" not in {one.rule for one in doctor([*good(made), *tuned])}
+    (mixed,) = [
+        one for one in doctor([*good(made), *tuned, made.tuning("linear", 1e-2, 50.0)]) if one.rule == "unlike versions"
+    ]
+    assert "earlier" in mixed.sentence
 
 
 def test_a_clock_started_cold_is_seen(made):
