@@ -265,12 +265,18 @@ def test_two_machines_and_two_versions_are_seen(made):
     assert (one.rule, one.severity) == ("unlike machines", "error")
     (one,) = doctor(replaced(good(made), "accuracy", "linear", machine={"commit": "later"}))
     assert (one.rule, one.severity) == ("unlike versions", "warning")
-    tuned = [made.tuning(name, 1e-3, 50.0, machine={"commit": "earlier"}) for name in ("softmax", "linear")]
-    assert "unlike versions" not in {one.rule for one in doctor([*good(made), *tuned])}
-    (mixed,) = [
-        one for one in doctor([*good(made), *tuned, made.tuning("linear", 1e-2, 50.0)]) if one.rule == "unlike versions"
+
+
+def test_rates_may_be_tuned_by_an_earlier_version_but_all_by_that_one(made):
+    records = good(made)
+    earlier = [
+        dataclasses.replace(one, machine={**one.machine, "commit": "earlier"}) if one.kind == "tuning" else one
+        for one in records
     ]
-    assert "earlier" in mixed.sentence
+    assert doctor(earlier) == []
+    last = max(place for place, one in enumerate(records) if one.kind == "tuning")
+    (one,) = doctor([*earlier[:last], records[last], *earlier[last + 1 :]])
+    assert (one.rule, one.severity) == ("unlike versions", "warning")
 
 
 def test_a_clock_started_cold_is_seen(made):
