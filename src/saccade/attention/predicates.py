@@ -25,7 +25,7 @@ def nearer_than(y: Int[Tensor, "*b p"], x: Int[Tensor, "*b p"], distance: float)
 
 
 def same_window(y: Int[Tensor, "*b p"], x: Int[Tensor, "*b p"], side: int, shift: int = 0) -> Bool[Tensor, "*b p p"]:
-    """In one square window of `side`; the windows' borders lie `shift` patches up and left, and nothing wraps around."""
+    """In one square window of `side`; shifted windows begin `shift` patches later, and nothing wraps around."""
     # Not (y + shift): the same for shift = side / 2 only.
     return _equal((y + side - shift) // side) & _equal((x + side - shift) // side)
 
