@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from saccade.attention.facts import Facts, listing
+from saccade.attention.written import Written
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- map: python docs/generate.py -->", "<!-- end of map -->"
@@ -24,6 +29,79 @@ def with_map(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{module_map()}\n{END}{after}"
+
+
+def attentions() -> str:
+    """docs/attentions.md: every mechanism of the table, from its docstring and its declared facts."""
+    found = listing()
+    shared = [facts for facts in found if facts.shared]
+    return "\n\n".join([_INTRODUCTION, _overview(found), _shared(shared), *map(_section, found)]) + "\n"
+
+
+_INTRODUCTION = """# The attention mechanisms
+
+What each one computes, what it costs and what it needs. `python docs/generate.py` writes this page from the docstrings
+and the declared facts of `src/saccade/attention/`, which `saccade attentions` prints too; [adding.md](adding.md) says
+how to add one's own. An attention is written as its name, with the options that differ from the defaults:
+`nystrom(landmarks=16)`.
+
+N tokens, D width, H heads, e = D / H the width of a head, B images; other letters are the mechanism's options. The cost
+is that of the mixing, without projections. "Any N?": it works on every number of tokens from 1. "Order-free?": it sees
+a set, not a sequence. "Grid?": it needs to know the rows and columns of the patches. All facts hold at the default
+options."""
+
+
+def _overview(found: Iterable[Facts]) -> str:
+    header = ("name", "what it does", "paper", "cost O()", "any N?", "order-free?", "grid?", "equals softmax")
+    rows = []
+    for facts in found:
+        said = ("yes" if fact else "no" for fact in (facts.any_length, facts.free_of_order, facts.needs_grid))
+        link = f"[{facts.name}](#{facts.name})"
+        rows.append((link, facts.title, _linked(facts.paper), facts.cost, *said, facts.exact_when))
+    return _table(header, rows)
+
+
+def _shared(takers: Sequence[Facts]) -> str:
+    first = takers[0]
+    names = ", ".join(f"`{facts.name}`" for facts in takers)
+    return f"## Shared options\n\nWhat {names} take beside their own.\n\n{_options(first, first.shared)}"
+
+
+def _section(facts: Facts) -> str:
+    own = [option for option in facts.options if option not in facts.shared]
+    written = Written(facts.name, tuple((option, facts.options[option]) for option in own))
+    also = "the [shared options](#shared-options)"
+    takes = f"`{written}`" + (f" and {also}" if facts.shared else "")
+    parts = [
+        f"## {facts.name}",
+        _plain(facts.title),
+        _plain(facts.text),
+        f"Source: {_linked(facts.paper)}. Written {takes}.",
+    ]
+    if own:
+        parts.append(_options(facts, own))
+    return "\n\n".join(filter(None, parts))
+
+
+def _options(facts: Facts, options: Iterable[str]) -> str:
+    rows = ((f"`{option}`", f"`{facts.options[option]!r}`", facts.meanings[option]) for option in options)
+    return _table(("option", "default", "what it means"), rows)
+
+
+def _linked(paper: str) -> str:
+    """Authors and year as the text of the link."""
+    return re.sub(r"([^;]+?), (https?://[^\s;,]+)", r"[\1](\2)", paper)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = ([_plain(cell).replace("|", r"\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
+
+
+def _plain(text: str) -> str:
+    """Stars and angles of formulas are no markup, but inside backticks nothing is."""
+    pieces = re.split(r"(`[^`]*`)", text)
+    return "".join(piece if piece[:1] == "`" else re.sub(r"([*<])", r"\\\1", piece) for piece in pieces)
 
 
 STATIONS = [
@@ -57,3 +135,4 @@ def _first_line(path: Path) -> str:
 if __name__ == "__main__":
     document = ROOT / "CONTRIBUTING.md"
     document.write_text(with_map(document.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "attentions.md").write_text(attentions(), encoding="utf-8")
