@@ -53,7 +53,7 @@ def folder_of_pictures(path, classes=("cat", "dog"), count=12, side=32):
 
 def test_train_prints_its_result_and_leaves_its_files(trained):
     folder, result, said = trained
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert {**json.loads((folder / "result.json").read_text()), "output": str(folder)} == result
     assert result["images_seen"] == 48
     assert {"curves.png", "args.toml", "env.json", "train.log", "metrics.jsonl"} < {
         path.name for path in folder.iterdir()
@@ -98,7 +98,10 @@ def test_evaluate_refuses_data_with_other_classes(trained, tmp_path, capsys):
 def test_evaluate_refuses_a_model_that_does_not_say_what_it_was_trained_on(tmp_path, capsys):
     saccade.save_model(saccade.create_model("vit_nano_patch1_8"), tmp_path / "model")
     assert run(["evaluate", str(tmp_path / "model"), "--device", "cpu"]) == 2
-    assert "does not say amp_dtype, classes, crop_pct, data, limit, mean, on_bad_image, std" in capsys.readouterr().err
+    assert (
+        "does not say amp_dtype, classes, convert_to_chans, crop_pct, data, limit, mean, on_bad_image, std"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_with_a_class_of_ones_own_is_evaluated_where_that_is_trusted(tmp_path, capsys):

@@ -21,7 +21,7 @@ from saccade.training.recipes import named_recipe
 
 SMALL = {
     "recipe": "digits",
-    "settings": ["train.epochs=1", "data.limit=64"],
+    "settings": {"train.epochs": 1, "data.limit": 64},
     "anyway": True,
     "threads": 1,
     "repeats": 1,
@@ -140,7 +140,7 @@ def test_the_result_is_a_data_frame_a_page_and_lines(second, tmp_path):
         ({"tune": 2, "rates": "somewhere"}, "one of the two"),
         ({"rates": "nowhere"}, "no records.jsonl"),
         ({"data": "no/such/folder"}, "no/such/folder"),
-        ({"img_size": 9, "settings": ["model.options.patch_size=2"]}, "patch"),
+        ({"img_size": 9, "settings": {"model.options.patch_size": 2}}, "patch"),
         ({"device": "cuda:7"}, "--device"),
         ({"model": "vit_bse_patch16_224"}, "vit_base_patch16_224"),
     ],
@@ -175,14 +175,14 @@ def test_a_folder_holds_one_question(tmp_path):
 
 def test_another_question_is_kept_out_of_the_folder(second, folder):
     with pytest.raises(ValueError, match="give another folder"):
-        saccade.compare(["linear"], seeds=1, output=folder, epochs=2, **SMALL | {"settings": ["data.limit=64"]})
+        saccade.compare(["linear"], seeds=1, output=folder, epochs=2, **SMALL | {"settings": {"data.limit": 64}})
 
 
 def test_what_was_measured_of_others_or_on_other_terms_stays_out_of_the_answer(second, folder):
     fewer = saccade.compare(["linear"], seeds=1, output=folder, **SMALL)
     assert {row.attention for row in fewer.rows} == {"softmax", 'softmax(kernel="explicit")', "linear"}
     question = Question(recipe=named_recipe("digits"), data={}, device="cpu", depth=2)
-    terms = Terms(batch_size=16, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
+    terms = Terms(batch_size=32, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
     timed = [record for record in second[0].records if record.kind in ("seconds", "memory")]
     assert any(measured_alike(record, terms, [question.entry("linear")]) for record in timed)
     for other in (replace(terms, threads=2), replace(terms, clock="cpu"), replace(terms, batch_size=8)):
@@ -191,7 +191,7 @@ def test_what_was_measured_of_others_or_on_other_terms_stays_out_of_the_answer(s
 
 def test_more_repeats_are_timed_anew(second):
     timed = next(record for record in second[0].records if record.kind == "seconds")
-    terms = Terms(batch_size=16, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
+    terms = Terms(batch_size=32, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)
     assert enough(timed, terms)
     assert not enough(timed, replace(terms, repeats=2))
 

@@ -5,11 +5,11 @@ import pytest
 from saccade.training.checked import setting_names
 from saccade.training.recipe import (
     Recipe,
+    parse_settings,
     recipe_from_dict,
     recipe_from_toml,
     recipe_to_dict,
     recipe_to_toml,
-    with_settings,
     with_values,
 )
 
@@ -45,19 +45,21 @@ def test_toml_and_dict_give_the_same_recipe_back(recipe):
 
 
 def test_settings_are_read_as_users_write_them():
-    recipe = with_settings(
+    recipe = with_values(
         Recipe(),
-        [
-            "train.lr=3e-4",
-            "train.epochs = 12",
-            "train.betas=0.9,0.95",
-            "train.dtype=bf16",
-            "model.attention=nystrom(landmarks=16)",
-            "model.options.img_size=[32, 16]",
-            "model.options.class_token=false",
-            "data.name=my pictures/2024",
-            "data.limit=None",
-        ],
+        parse_settings(
+            [
+                "train.lr=3e-4",
+                "train.epochs = 12",
+                "train.betas=0.9,0.95",
+                "train.dtype=bf16",
+                "model.attention=nystrom(landmarks=16)",
+                "model.options.img_size=[32, 16]",
+                "model.options.class_token=false",
+                "data.name=my pictures/2024",
+                "data.limit=None",
+            ]
+        ),
     )
     assert (recipe.train.lr, recipe.train.epochs, recipe.train.betas) == (3e-4, 12, (0.9, 0.95))
     assert (recipe.train.dtype, recipe.data.name, recipe.data.limit) == ("bf16", "my pictures/2024", None)
@@ -66,7 +68,7 @@ def test_settings_are_read_as_users_write_them():
 
 
 def test_the_later_setting_wins():
-    assert with_settings(Recipe(), ["train.lr=1", "train.lr=2"]).train.lr == 2.0
+    assert with_values(Recipe(), parse_settings(["train.lr=1", "train.lr=2"])).train.lr == 2.0
 
 
 def check_edits(name, letters):
@@ -111,12 +113,12 @@ def test_every_one_letter_edit_of_every_name_is_refused_with_that_name(name):
 )
 def test_a_wrong_setting_is_refused_with_what_is_allowed(setting, said):
     with pytest.raises(ValueError, match=said):
-        with_settings(Recipe(), [setting])
+        with_values(Recipe(), parse_settings([setting]))
 
 
 def test_bf16_weights_under_autocast_are_refused():
     with pytest.raises(ValueError, match="give one of the two"):
-        with_settings(Recipe(), ["train.dtype=bf16", "train.amp_dtype=bf16"])
+        with_values(Recipe(), parse_settings(["train.dtype=bf16", "train.amp_dtype=bf16"]))
 
 
 def test_a_value_out_of_range_is_refused_from_python_too():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
 from types import FrameType
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnknownCommandError
 
 from saccade.cli.attentions import attentions
 from saccade.cli.check import check
@@ -62,10 +63,11 @@ def run(arguments: list[str] | None = None) -> int:
     A user's mistake is one sentence on stderr; with SACCADE_TRACEBACK=1 in the environment it is the traceback.
     """
     try:
-        return app(arguments, exit_on_error=False, print_error=True, result_action="return_int_as_exit_code_else_zero")
-    except CycloptsError:
-        # cyclopts has said what is wrong.
-        return USER_MISTAKE
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_int_as_exit_code_else_zero")
+    except UnknownCommandError as error:
+        return _say(_unknown_verb((error.unused_tokens or [""])[0]), USER_MISTAKE)
+    except CycloptsError as error:
+        return _say(_in_one_sentence(error), USER_MISTAKE)
     except BrokenPipeError:
         # Whoever read the output has seen enough, as in `saccade attentions | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +89,20 @@ def run(arguments: list[str] | None = None) -> int:
         return _say(error, error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted; finished runs and epochs are kept", 128 + signal.SIGINT)
+
+
+def _unknown_verb(verb: str) -> str:
+    verbs = [name for name in app if not name.startswith("-")]
+    near = difflib.get_close_matches(verb, verbs, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    what = "option" if verb.startswith("-") else "verb"
+    return f"there is no {what} {verb!r}: {hint}known are the verbs {', '.join(verbs)}"
+
+
+def _in_one_sentence(error: CycloptsError) -> str:
+    """What cyclopts found, and where the options of that verb are listed."""
+    said, verb = " ".join(str(error).split()), " ".join(("saccade", *(error.command_chain or ())))
+    return f"{said[:1].lower()}{said[1:]} (`{verb} --help` says what it takes)"
 
 
 def _say(what: object, code: int) -> int:

@@ -100,6 +100,7 @@ def compare(
     from saccade.cli.console import note, results
     from saccade.comparison import compare as run
     from saccade.training.progress import shown
+    from saccade.training.recipe import parse_settings
 
     with shown() as progress:
         comparison = run(
@@ -107,7 +108,7 @@ def compare(
             data=data,
             model=model,
             recipe=recipe,
-            settings=set_,
+            settings=parse_settings(set_),
             seeds=seeds,
             tune=tune,
             rates=rates,
@@ -136,6 +137,7 @@ def compare(
         for finding in comparison.later:
             note(str(finding))
         results().print(comparison.table())
-        results().print(comparison.sentence, markup=False, highlight=False)
+        # Broken into lines for a reader only.
+        results().print(comparison.sentence, markup=False, highlight=False, soft_wrap=not results().is_terminal)
         note(f"written: {comparison.folder / 'report.md'}")
     return comparison.exit_code

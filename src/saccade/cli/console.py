@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 
 from rich.console import Console
 
-# A pipe has no width: lines are for programs there, and none is broken.
+# A pipe has no width, unless COLUMNS gives it one: a table may take what it needs.
 PIPE_COLUMNS = 240
 
 
 @cache
 def results() -> Console:
     """The console of results."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    return Console(width=_width(sys.stdout.isatty()))
 
 
 @cache
 def notes() -> Console:
     """The console of notes, warnings and progress."""
-    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_COLUMNS)
+    return Console(stderr=True, width=_width(sys.stderr.isatty()))
 
 
 def note(text: str) -> None:
     """Says something beside the results."""
     notes().print(text, markup=False, highlight=False)
+
+
+def _width(terminal: bool) -> int | None:
+    return None if terminal or os.environ.get("COLUMNS") else PIPE_COLUMNS

@@ -119,9 +119,10 @@ def _model_facts(name: str) -> dict[str, Any]:
 
 def _set(settings: Sequence[str]) -> dict[str, Any]:
     """What `--set` changes, values read as a recipe's are."""
-    from saccade.training.recipe import Recipe, with_settings
+    from saccade.training.recipe import Recipe, parse_settings, with_values
 
-    return dict(with_settings(Recipe(), [f"model.options.{setting}" for setting in settings]).model.options)
+    values = parse_settings(f"model.options.{setting}" for setting in settings)
+    return dict(with_values(Recipe(), values).model.options)
 
 
 def _sides(img_size: tuple[int, ...] | None) -> int | tuple[int, ...] | None:

@@ -87,6 +87,7 @@ def train(
     from saccade.training.chosen import chosen_recipe
     from saccade.training.loop import train as run
     from saccade.training.progress import shown
+    from saccade.training.recipe import parse_settings
     from saccade.training.run import default_folder
 
     flags = {
@@ -106,7 +107,7 @@ def train(
         img_size=img_size,
         on_bad_image=on_bad_image,
         flags=flags,
-        settings=set_,
+        settings=parse_settings(set_),
         trust_class=trust_class,
     )
     folder = output or default_folder(chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed)
@@ -115,7 +116,7 @@ def train(
     curves(trained.history, folder)
     note(f"written: {folder}")
     shown_of_result = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")
-    _print(trained.result, shown_of_result, json)
+    _print({**trained.result, "output": str(folder)}, shown_of_result, json)
 
 
 def evaluate(
@@ -168,7 +169,8 @@ def evaluate(
         trust_class=trust_class,
         note=note,
     )
-    _print(found, tuple(found), json)
+    # Fewer than six classes have no top-5.
+    _print(found, tuple(name for name, value in found.items() if value is not None), json)
 
 
 def recipes(name: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:

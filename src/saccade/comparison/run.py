@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from saccade.comparison.store import Store
 from saccade.comparison.study import Study
 from saccade.comparison.tuning import read_rates
 from saccade.measurement.operations import operations_record
-from saccade.measurement.subject import Clock
+from saccade.measurement.terms import Clock
 from saccade.reports.fairness import before, stop
 from saccade.training.chosen import chosen_recipe
 from saccade.training.device import choose_device
@@ -32,7 +33,7 @@ def compare(
     data: str | None = None,
     model: str | None = None,
     recipe: str | Recipe | None = None,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     seeds: int = 5,
     tune: int = 0,
     rates: str | Path | None = None,

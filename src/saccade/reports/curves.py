@@ -46,7 +46,9 @@ def _accuracy(axes: Axes, epochs: Sequence[int], percent: Sequence[float]) -> No
     _line(axes, epochs, percent, LINE)
     axes.set_title(f"top-1 on the validation part, %: {percent[-1]:.1f} at the end", loc="left", fontsize=10)
     middle, half = (max(percent) + min(percent)) / 2, (max(percent) - min(percent)) / 2
-    axes.set_ylim(middle - max(1.1 * half, LEAST_POINTS / 2), middle + max(1.1 * half, LEAST_POINTS / 2))
+    half = max(1.1 * half, LEAST_POINTS / 2)
+    # A little above 100 %, for a line along the edge would be cut.
+    axes.set_ylim(max(middle - half, -1), min(middle + half, 101))
 
 
 def _seconds(axes: Axes, epochs: Sequence[int], train: Sequence[float], data: Sequence[float]) -> None:

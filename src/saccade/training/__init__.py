@@ -66,7 +66,6 @@ def train(
     from saccade.training import loop
     from saccade.training.chosen import chosen_recipe
     from saccade.training.progress import Silent, shown
-    from saccade.training.recipe import with_values
 
     loaded = data if isinstance(data, Dataset) else None
     name = data.name if isinstance(data, Dataset) else data
@@ -85,8 +84,8 @@ def train(
             "dtype": dtype,
             "amp_dtype": amp_dtype,
         },
+        settings=settings,
     )
-    chosen = with_values(chosen, settings or {})
     folder = None if output is None else Path(output)
     if quiet:
         return loop.train(chosen, output=folder, device=device, threads=threads, data=loaded, progress=Silent())

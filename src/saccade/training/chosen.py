@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from saccade.models.sizes import model_defaults
-from saccade.training.recipe import Recipe, with_settings, with_values
+from saccade.training.recipe import Recipe, with_values
 from saccade.training.recipes import named_recipe, recipe_for
 
 
@@ -19,7 +19,7 @@ def chosen_recipe(
     img_size: Sequence[int] | int | None = None,
     on_bad_image: str | None = None,
     flags: Mapping[str, Any],
-    settings: Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
     trust_class: Collection[str] = (),
 ) -> Recipe:
     """The recipe of a run.
@@ -32,7 +32,7 @@ def chosen_recipe(
         img_size: one side, or rows and columns, in pixels; None keeps the model's own.
         on_bad_image: "error" or "skip"; None keeps the recipe's.
         flags: values of `TrainRecipe` by name; those that are None keep the recipe's.
-        settings: what `--set` was given, as in "augment.flip=0".
+        settings: any other field of the recipe, as in {"augment.flip": 0.0}.
         trust_class: classes outside saccade's table that a recipe's file may name as its attention.
 
     Raises:
@@ -48,4 +48,4 @@ def chosen_recipe(
     values["data.on_bad_image"] = on_bad_image
     values |= {f"train.{name}": value for name, value in flags.items()}
     given = {name: value for name, value in values.items() if value is not None}
-    return with_settings(with_values(base, given), settings)
+    return with_values(with_values(base, given), settings or {})

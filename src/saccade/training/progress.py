@@ -56,12 +56,11 @@ def shown() -> Iterator[Progress]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield _Bar(bar)
 
@@ -71,11 +70,11 @@ class _Bar(Progress):
 
     def __init__(self, bar: rich.progress.Progress) -> None:
         self.bar = bar
-        self.task = bar.add_task("", total=None)
+        self.task = bar.add_task("", total=None, visible=False)
 
     def say(self, line: str) -> None:
         # Names and paths in it are text, never markup.
         self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total)
+        self.bar.update(self.task, completed=done, total=total, visible=True)

@@ -161,11 +161,11 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return recipe_from_dict(table)
 
 
-def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """The recipe changed as a user writes it: "train.lr=3e-4", "model.attention=linear", "augment.flip=0".
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Values by dotted name from what a user writes: "train.lr=3e-4", "model.attention=linear", "augment.flip=0".
 
     Raises:
-        ValueError: no name=value, an unknown setting, a wrong type, a value out of its range.
+        ValueError: no name=value.
     """
     values = {}
     for setting in settings:
@@ -173,7 +173,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not equals:
             raise ValueError(f"--set {setting}: write name=value, as in train.lr=3e-4")
         values[name.strip()] = _value(text.strip())
-    return with_values(recipe, values)
+    return values
 
 
 def _value(text: str) -> Any:

@@ -74,7 +74,17 @@ def _prepared(
     model: VisionTransformer, facts: dict[str, Any], folder: Path, data: str | None, note: Callable[[str], None]
 ) -> Dataset:
     """The images as the model saw those it was trained on: same size, same crop, same normalisation, same classes."""
-    if missing := {"data", "on_bad_image", "limit", "classes", "crop_pct", "mean", "std", "amp_dtype"} - set(facts):
+    if missing := {
+        "data",
+        "on_bad_image",
+        "limit",
+        "convert_to_chans",
+        "classes",
+        "crop_pct",
+        "mean",
+        "std",
+        "amp_dtype",
+    } - set(facts):
         raise ValueError(
             f"{folder}/config.json does not say {', '.join(sorted(missing))}: "
             "give the folder of a run of `saccade train`, which does"
@@ -83,7 +93,8 @@ def _prepared(
         facts["data"] if data is None else data,
         img_size=model.img_size,
         crop_pct=facts["crop_pct"],
-        in_chans=model.in_chans,
+        # As asked in training: the same pictures, asked for in other words, would be decoded a second time.
+        in_chans=facts["convert_to_chans"] if data is None else model.in_chans,
         on_bad_image=facts["on_bad_image"],
         limit=facts["limit"] if data is None else None,
         note=note,

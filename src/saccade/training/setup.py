@@ -81,6 +81,7 @@ def saved_facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
         "data": dataset.name,
         "on_bad_image": recipe.data.on_bad_image,
         "limit": recipe.data.limit,
+        "convert_to_chans": recipe.data.in_chans,
         "classes": list(dataset.classes),
         "crop_pct": dataset.crop_pct,
         "mean": list(dataset.mean),
