@@ -32,7 +32,7 @@ def timed_rival(code: str, subject: dict[str, Any]) -> Timed:
         "step": Step(model, random_images(ours, terms.batch_size), terms),
         "inference": Forward(model, random_images(ours, terms.inference_batch), terms),
     }
-    return Timed(acts, terms, facts)
+    return Timed(acts, terms.terms, facts)
 
 
 def randomise(model: nn.Module) -> None:

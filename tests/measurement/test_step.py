@@ -51,7 +51,7 @@ def test_weights_and_mixing_are_of_the_types_asked_for(terms, weights, mixed):
     assert {weight.dtype for weight in step.model.parameters()} == {weights}
     assert {master.dtype for master in step.optimiser.masters} == {torch.float32}
     assert seen == [mixed]
-    assert step.subject.mixing_dtype == mixed
+    assert step.subject.terms.mixing_dtype == mixed
 
 
 def test_a_forward_pass_keeps_no_gradients_and_is_in_eval_mode():

@@ -17,7 +17,8 @@ from saccade.comparison.store import Store
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.peak import measure_peak
 from saccade.measurement.seconds import time_rivals
-from saccade.measurement.subject import Clock, Subject
+from saccade.measurement.subject import Subject
+from saccade.measurement.terms import Clock
 from saccade.measurement.timed import kernels
 from saccade.models.sizes import create_model
 from saccade.record import Record

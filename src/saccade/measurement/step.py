@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.measurement.subject import DTYPES, Subject
+from saccade.measurement.subject import Subject
+from saccade.measurement.terms import DTYPES, Terms
 from saccade.models.vit import VisionTransformer
 from saccade.training.optimiser import AdamW
 
@@ -34,7 +35,7 @@ class Step:
     def __call__(self) -> None:
         """One step, in training mode."""
         self.model.train()
-        with autocast(self.subject):
+        with autocast(self.subject.terms):
             logits = self.model(self.images)
         if logits.ndim != 2:
             raise ValueError("a training step needs class scores for each image, so a pooled head: set global_pool")
@@ -61,7 +62,7 @@ class Forward:
     def __call__(self) -> None:
         """One pass."""
         self.model.eval()
-        with autocast(self.subject):
+        with autocast(self.subject.terms):
             self.model(self.images)
 
 
@@ -70,6 +71,6 @@ def random_images(model: VisionTransformer, batch_size: int) -> Float[Tensor, "b
     return torch.randn(batch_size, model.in_chans, *model.img_size, generator=torch.Generator().manual_seed(0))
 
 
-def autocast(subject: Subject) -> torch.autocast:
-    """Autocast where the subject asks for it, else nothing."""
-    return torch.autocast(torch.device(subject.device).type, torch.bfloat16, enabled=subject.amp_dtype is not None)
+def autocast(terms: Terms) -> torch.autocast:
+    """Autocast where the terms ask for it, else nothing."""
+    return torch.autocast(torch.device(terms.device).type, torch.bfloat16, enabled=terms.amp_dtype is not None)

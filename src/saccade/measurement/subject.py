@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from saccade.attention import resolved_text
 from saccade.measurement.allocator import Allocator
-from saccade.measurement.machine import allocator_changed, settings
+from saccade.measurement.terms import Terms, require_positive
 from saccade.models.sizes import create_model, model_defaults
 from saccade.models.vit import VisionTransformer
 from saccade.training.device import choose_device
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +50,27 @@ class Subject:
     allocator: Allocator = "default"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "inference_batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        _check_word("dtype", self.dtype, tuple(DTYPES))
-        _check_word("amp_dtype", self.amp_dtype, (None, "bf16"))
-        _check_word("clock", self.clock, get_args(Clock))
-        _check_word("allocator", self.allocator, get_args(Allocator))
-        if self.dtype == "bf16" and self.amp_dtype:
-            raise ValueError('dtype="bf16" with amp_dtype="bf16": autocast has nothing to cast; give one of the two')
-        if self.clock == "cpu" and torch.device(self.device).type != "cpu":
-            raise ValueError(f'clock="cpu" on {self.device}: processor time says nothing there; use clock="wall"')
+        require_positive(inference_batch=self.inference_batch)
+        # Whatever is wrong with them is found when they are made.
+        self.terms  # noqa: B018
+
+    @property
+    def terms(self) -> Terms:
+        """The terms, apart from what is measured on them."""
+        return Terms(
+            batch_size=self.batch_size,
+            dtype=self.dtype,
+            amp_dtype=self.amp_dtype,
+            device=self.device,
+            threads=self.threads,
+            clock=self.clock,
+            allocator=self.allocator,
+        )
 
     @property
     def attention_resolved(self) -> str:
         """The attention with every option of every layer."""
         return resolved_text(self.attention, (model_defaults(self.model) | dict(self.options))["depth"])
-
-    @property
-    def mixing_dtype(self) -> torch.dtype:
-        """Of the queries, keys and values that an attention is given."""
-        return DTYPES[self.amp_dtype or self.dtype]
 
     def built(self) -> VisionTransformer:
         """The model on its device, in float32."""
@@ -82,19 +78,7 @@ class Subject:
 
     def conditions(self) -> dict[str, Any]:
         """The terms, as a record names them."""
-        changed = self.allocator == "default" and allocator_changed()
-        return {
-            "device": self.device,
-            "dtype": self.dtype,
-            "amp_dtype": self.amp_dtype,
-            "batch_size": self.batch_size,
-            "threads": self.threads,
-            "clock": self.clock,
-            "allocator": "changed" if changed else self.allocator,
-            "checkpointing": False,
-            "compile": False,
-            "environment": settings(),
-        }
+        return self.terms.conditions()
 
     def about(self) -> dict[str, Any]:
         """The fields of a record that say what was measured."""
@@ -152,8 +136,3 @@ def _differences(model: VisionTransformer) -> dict[str, Any]:
     changed = {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
     # As JSON will give them back.
     return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
-
-
-def _check_word(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, allowed))}")

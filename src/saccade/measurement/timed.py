@@ -13,6 +13,7 @@ from saccade.attention.contract import gate
 from saccade.measurement.clock import lap, warm_up
 from saccade.measurement.step import Forward, Step, random_images
 from saccade.measurement.subject import Subject
+from saccade.measurement.terms import Terms
 from saccade.models.vit import VisionTransformer
 
 
@@ -41,14 +42,14 @@ class Timed:
 
     Args:
         acts: what is timed; each takes and returns nothing.
-        subject: the terms.
+        terms: device and clock.
         facts: conditions that only this process knows.
     """
 
-    def __init__(self, acts: Mapping[str, Callable[[], None]], subject: Subject, facts: Mapping[str, Any]) -> None:
+    def __init__(self, acts: Mapping[str, Callable[[], None]], terms: Terms, facts: Mapping[str, Any]) -> None:
         self.acts = acts
-        self.device = torch.device(subject.device)
-        self.clock = subject.clock
+        self.device = torch.device(terms.device)
+        self.clock = terms.clock
         self.calls: dict[str, int] = {}
         self._facts = dict(facts)
 
@@ -73,18 +74,18 @@ def timed_subject(subject: dict[str, Any]) -> Timed:
     Raises:
         Broken: an attention whose output or gradients are not its reference's is not timed.
     """
-    terms = Subject(**subject)
-    model = terms.built()
-    pass_the_gate(model, terms)
+    made = Subject(**subject)
+    model = made.built()
+    pass_the_gate(model, made)
     # First, since it casts the model.
-    step = Step(model, random_images(model, terms.batch_size), terms)
+    step = Step(model, random_images(model, made.batch_size), made)
     acts: dict[str, Callable[[], None]] = {
-        "forward": Forward(model, random_images(model, terms.batch_size), terms),
+        "forward": Forward(model, random_images(model, made.batch_size), made),
         "step": step,
-        "latency": Forward(model, random_images(model, 1), terms),
-        "inference": Forward(model, random_images(model, terms.inference_batch), terms),
+        "latency": Forward(model, random_images(model, 1), made),
+        "inference": Forward(model, random_images(model, made.inference_batch), made),
     }
-    return Timed(acts, terms, kernels(model, terms))
+    return Timed(acts, made.terms, kernels(model, made))
 
 
 def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
@@ -97,7 +98,7 @@ def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
                 model.embed_dim,
                 model.config["num_heads"],
                 model.tokens,
-                dtype=subject.mixing_dtype,
+                dtype=subject.terms.mixing_dtype,
                 device=subject.device,
                 layer=layer,
             )
@@ -115,7 +116,7 @@ def kernels(model: VisionTransformer, subject: Subject) -> dict[str, str | None]
     for layer in (block.attn for block in model.blocks):
         if isinstance(layer, ChoosesKernel):
             asked[layer.kernel] = None
-            ran[layer.kernel_for(subject.mixing_dtype, device)] = None
+            ran[layer.kernel_for(subject.terms.mixing_dtype, device)] = None
         else:
             ran["eager"] = None
     last = model.blocks[-1].attn
