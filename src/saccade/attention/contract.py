@@ -14,7 +14,7 @@ from saccade.attention.made import HALF_TOLERANCES, Broken, Made, enlivened, nor
 from saccade.attention.tokens import Tokens
 from saccade.attention.written import Written
 
-CLAUSES: dict[str, Callable[[Made], None]] = {
+CLAUSES: dict[str, Callable[[Made], str | None]] = {
     clause.__name__: clause
     for clause in (
         function_clauses.shape_and_dtype,
@@ -41,6 +41,11 @@ CLAUSES: dict[str, Callable[[Made], None]] = {
 """Every clause by name; the first line of its docstring says what it demands."""
 
 
+def demand(clause: str) -> str:
+    """What the clause of that name demands, in one sentence."""
+    return (CLAUSES[clause].__doc__ or "").strip().splitlines()[0]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one clause found.
@@ -48,12 +53,15 @@ class Verdict:
     Attributes:
         clause: its name.
         ok: whether the layer keeps it.
-        sentence: what the clause demands where it is kept, else what was expected and what was seen.
+        sentence: what the clause demands where it is kept, why it asks nothing of this layer where it was not checked,
+            else what was expected and what was seen.
+        checked: False where the clause asks nothing of this layer.
     """
 
     clause: str
     ok: bool
     sentence: str
+    checked: bool = True
 
 
 def check(attention: str | Written, clauses: Iterable[str] = tuple(CLAUSES)) -> list[Verdict]:
@@ -115,13 +123,14 @@ def gate(
 
 
 def _verdict(name: str, made: Made) -> Verdict:
-    clause = CLAUSES[name]
     try:
-        clause(made)
+        unasked = CLAUSES[name](made)
     except Broken as broken:
         return Verdict(name, False, str(broken))
     except Exception as error:
         # Somebody's class may raise anything, and the other clauses still have something to say.
         first_line = (str(error) or "no message").splitlines()[0]
         return Verdict(name, False, f"raised {type(error).__name__}: {first_line}")
-    return Verdict(name, True, (clause.__doc__ or "").strip().splitlines()[0])
+    if unasked is not None:
+        return Verdict(name, True, f"not checked: {unasked}", checked=False)
+    return Verdict(name, True, demand(name))

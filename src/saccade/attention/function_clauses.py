@@ -1,4 +1,7 @@
-"""The clauses of the contract on what a layer computes: each is a function that a layer passes, or raises `Broken`."""
+"""The clauses of the contract on what a layer computes: each is a function that a layer passes, or raises `Broken`.
+
+One that asks nothing of a layer says why in what it returns.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,9 @@ def reach_is_true(made: Made) -> None:
     """`reach` says which token influences which, part by part, and the parts sum to the output."""
     for patches in (made.tokens.patches, made.visible):
         ids = None if patches == made.tokens.patches else made.ids(batch=1)
-        layer, x = made.layer(patches=patches), made.images(patches=patches, batch=1)
+        # A feature that is zero on one image, as relu's are, is not on all of them.
+        layer, x = made.layer(patches=patches), made.images(patches=patches, batch=4)
+        ids = None if ids is None else ids.expand(len(x), -1)
         where = _at(made.tokens, ids)
         parts = layer.parts(x, ids)
         require_near(sum(parts.values(), torch.zeros(())), layer(x, ids), f"{where}: the sum of the parts")
@@ -125,7 +130,7 @@ def _require_reach(layer: Attention, x: Tensor, ids: Tensor | None, part: str, w
     x = x.clone().requires_grad_()
     y = layer(x, ids) if part == "all" else layer.parts(x, ids)[part]
     probe = torch.linspace(1, 2, x.shape[2], dtype=x.dtype)
-    rows = [torch.autograd.grad((row * probe).sum(), x, retain_graph=True)[0][0].abs().amax(-1) for row in y[0]]
+    rows = [torch.autograd.grad((row * probe).sum(), x, retain_graph=True)[0].abs().amax((0, 2)) for row in y.unbind(1)]
     influence = torch.stack(rows)
     reached = influence > 1e-12 * influence.max()
     if claimed.shape != reached.shape:
@@ -178,14 +183,14 @@ def outputs_are_rows(made: Made) -> None:
             require_near(layer(x, ids, rows), whole[:, rows], f"{_at(made.tokens, ids)}: outputs={rows}")
 
 
-def softmax_at_its_limit(made: Made) -> None:
+def softmax_at_its_limit(made: Made) -> str | None:
     """At the options that `softmax_limit` names it equals softmax, outputs and gradients."""
     cls = attention_class(made.written.name)
     limit = cls.softmax_limit(made.tokens)
     if limit is None:
         if cls.exact_when == "always":
             raise Broken('exact_when is "always", but softmax_limit is None: return {} there, so that it can be seen')
-        return
+        return "softmax_limit names no options at which it would be softmax"
     shared: dict[str, Any] = {key: value for key, value in made.written.options if key in Shared.__annotations__}
     layer = made.layer(made.tokens, None, **limit)
     softmax = Softmax(made.dim, made.num_heads, made.tokens, **shared).double()
@@ -198,6 +203,7 @@ def softmax_at_its_limit(made: Made) -> None:
     require_near(seen, expected, f"with {limit}: against softmax", 1e-5)
     slope, expected_slope = (torch.autograd.grad(y.square().sum(), x)[0] for y in (seen, expected))
     require_near(slope, expected_slope, f"with {limit}: gradient against softmax's", 1e-5)
+    return None
 
 
 def finite_and_deterministic(made: Made) -> None:
@@ -234,12 +240,14 @@ def bf16_is_near(made: Made) -> None:
         expected = _with_gradient(exact(x, ids), x)
         with torch.autocast("cpu", torch.bfloat16):
             cast = exact(x, ids)
+        # A gradient far below the output is the rounding of one that is zero.
+        least = 0.01 * float(expected["output"].detach().norm())
         for kind, seen in (
             ("bf16", _with_gradient(half(half_x, ids), half_x)),
             ("autocast", _with_gradient(cast, x)),
         ):
             for name, tolerance in HALF_TOLERANCES.items():
-                if not (error := norm_distance(seen[name], expected[name])) <= tolerance:
+                if not (error := norm_distance(seen[name], expected[name], least)) <= tolerance:
                     where = f"{_at(tokens, ids)}, {kind}: {name}"
                     raise Broken(f"{where}: expected within {tolerance:.0%} of float32's, saw {error:.1%}")
 
