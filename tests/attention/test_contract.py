@@ -32,6 +32,10 @@ VARIANTS = [
     'fourier(per_head=True, norm="forward")',
     'lambda(position="table", u=2)',
     'lambda(position="none", norm="layer")',
+    "differential(dual=True, qk_norm=True)",
+    "differential(rope=True)",
+    "pooling(pool_size=5)",
+    "pooling(pool_size=9)",
 ]
 
 COMPILED_VARIANTS = ["linear(rope=True)", "nystrom(landmarks=5, convolution=5)"]

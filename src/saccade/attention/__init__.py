@@ -21,10 +21,23 @@ if TYPE_CHECKING:
 TABLE = {
     "softmax": "saccade.attention.softmax:Softmax",
     "linear": "saccade.attention.linear:Linear",
-    "nystrom": "saccade.attention.nystrom:Nystrom",
+    "efficient": "saccade.attention.efficient:Efficient",
+    "focused": "saccade.attention.focused:Focused",
+    "hydra": "saccade.attention.hydra:Hydra",
+    "performer": "saccade.attention.performer:Performer",
+    "cosformer": "saccade.attention.cosformer:CosFormer",
     "linformer": "saccade.attention.linformer:Linformer",
+    "nystrom": "saccade.attention.nystrom:Nystrom",
     "fourier": "saccade.attention.fourier:Fourier",
     "lambda": "saccade.attention.lambda_layer:Lambda",
+    "xca": "saccade.attention.xca:XCA",
+    "local": "saccade.attention.local:Local",
+    "window": "saccade.attention.window:Window",
+    "axial": "saccade.attention.axial:Axial",
+    "dilated": "saccade.attention.dilated:Dilated",
+    "random": "saccade.attention.random_pairs:Random",
+    "pooling": "saccade.attention.pooling:Pooling",
+    "differential": "saccade.attention.differential:Differential",
 }
 
 # What every layer is told by its model, and no user writes.
