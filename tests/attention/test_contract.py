@@ -36,6 +36,8 @@ VARIANTS = [
     "differential(rope=True)",
     "pooling(pool_size=5)",
     "pooling(pool_size=9)",
+    'random(share=0.1, kernel="gather")',
+    'random(share=0.3, kernel="dense", rope=True)',
 ]
 
 COMPILED_VARIANTS = ["linear(rope=True)", "nystrom(landmarks=5, convolution=5)"]
