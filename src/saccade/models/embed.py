@@ -27,7 +27,8 @@ class PatchEmbed(nn.Module):
         if img_size[0] % patch_size[0] or img_size[1] % patch_size[1]:
             raise ValueError(
                 f"img_size {_by(img_size)} with patch_size {_by(patch_size)}: the patch must divide the image; "
-                f"rows may be {_divisors(img_size[0])}, columns {_divisors(img_size[1])}"
+                f"take img_size {_by(_multiple(img_size, patch_size))}, or a patch of rows {_divisors(img_size[0])} "
+                f"and columns {_divisors(img_size[1])}"
             )
         self.patch_size = patch_size
         self.grid_size = (img_size[0] // patch_size[0], img_size[1] // patch_size[1])
@@ -119,6 +120,12 @@ def reset_convolution(convolution: nn.Conv2d, generator_of: GeneratorOf, name: s
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
+
+
+def _multiple(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """The nearest size that the patch divides, the larger of two."""
+    rows, columns = (max(1, (side + cut // 2) // cut) * cut for side, cut in zip(size, patch, strict=True))
+    return rows, columns
 
 
 def _divisors(side: int) -> str:
