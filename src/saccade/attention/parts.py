@@ -99,3 +99,19 @@ def require_whole(mechanism: str, least: int, **options: object) -> None:
     for option, value in options.items():
         if type(value) is not int or value < least:
             raise ValueError(f"{mechanism}({option}={value!r}): {option} must be a whole number of at least {least}")
+
+
+def require_off(mechanism: str, why: str, **options: bool) -> None:
+    """Checks that options which mean nothing to the mechanism are off.
+
+    Raises:
+        ValueError: one is on.
+    """
+    for option, value in options.items():
+        if value:
+            raise ValueError(f"{mechanism}({option}={value!r}): {option} must be False, for {why}")
+
+
+def pairs_are_fewer(rows: int, n: int, width: int) -> bool:
+    """Whether (Q Kᵀ) V is less work than Q (Kᵀ V), for `rows` queries and n keys of one head's width."""
+    return 2 * rows * n < width * (rows + n)
