@@ -26,7 +26,11 @@ VARIANTS = [
     "linear(rope=True)",
     'efficient(norm="scale")',
     "efficient(rope=True, qk_norm=True)",
+    "focused(power=2, convolution=3, rope=True)",
+    "focused(convolution=0, qk_norm=True)",
     "hydra(mean=True, qkv_bias=False)",
+    "cosformer(two_d=True)",
+    "cosformer(rope=True)",
     "nystrom(landmarks=5, convolution=5)",
     "nystrom(landmarks=1, iterations=2)",
     "nystrom(landmarks=30)",
@@ -37,13 +41,21 @@ VARIANTS = [
     'lambda(position="none", norm="layer")',
     "differential(dual=True, qk_norm=True)",
     "differential(rope=True)",
+    'synthesizer(kind="dense")',
+    'synthesizer(kind="random")',
+    'synthesizer(kind="factorized_random", rank=3)',
     "pooling(pool_size=5)",
     "pooling(pool_size=9)",
+    "global(every=0, patches=(3, 7))",
+    "global(every=2, rope=True)",
+    "global(every=0)",
     'random(share=0.1, kernel="gather")',
     'random(share=0.3, kernel="dense", rope=True)',
+    "visual(kernel=7)",
+    "visual(kernel=5, dilation=1)",
 ]
 
-COMPILED_VARIANTS = ["linear(rope=True)", "nystrom(landmarks=5, convolution=5)"]
+COMPILED_VARIANTS = ["linear(rope=True)", "cosformer(two_d=True)", "nystrom(landmarks=5, convolution=5)"]
 
 
 def broken(name, clause):

@@ -35,9 +35,12 @@ TABLE = {
     "window": "saccade.attention.window:Window",
     "axial": "saccade.attention.axial:Axial",
     "dilated": "saccade.attention.dilated:Dilated",
+    "global": "saccade.attention.global_tokens:Global",
     "random": "saccade.attention.random_pairs:Random",
     "pooling": "saccade.attention.pooling:Pooling",
+    "visual": "saccade.attention.visual:Visual",
     "differential": "saccade.attention.differential:Differential",
+    "synthesizer": "saccade.attention.synthesizer:Synthesizer",
 }
 
 # What every layer is told by its model, and no user writes.
