@@ -39,6 +39,7 @@ VARIANTS = [
     'fourier(per_head=True, norm="forward")',
     'lambda(position="table", u=2)',
     'lambda(position="none", norm="layer")',
+    "xca(qkv_bias=False)",
     "differential(dual=True, qk_norm=True)",
     "differential(rope=True)",
     'synthesizer(kind="dense")',
