@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.initial import unseeded
-from saccade.attention.parts import at_least_float32, without_autocast
+from saccade.attention.parts import at_least_float32, by_token, without_autocast
 from saccade.attention.tokens import Tokens
 
 # idiap/fast-transformers, attention/linear_attention.py.
@@ -114,7 +114,7 @@ class _ByState(torch.autograd.Function):
         ctx: Any, q: Float[Tensor, "b h m e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
     ) -> Float[Tensor, "b h m e"]:
         wide = torch.promote_types(q.dtype, torch.float32)
-        y = _like(q, v.dtype)
+        y = by_token(q, q.shape[3], v.dtype)
         state = k.new_empty(*k.shape[:2], k.shape[3], v.shape[3], dtype=wide)
         total = k.new_empty(*k.shape[:2], k.shape[3], 1, dtype=wide)
         divisor = q.new_empty(*q.shape[:3], 1, dtype=wide)
@@ -132,7 +132,7 @@ class _ByState(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "b h m e"]) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, y, state, total, divisor = ctx.saved_tensors
-        to_q, to_k, to_v = _like(q, q.dtype), _like(k, k.dtype), _like(v, v.dtype)
+        to_q, to_k, to_v = (by_token(x, x.shape[3], x.dtype) for x in (q, k, v))
         with without_autocast(q.device):
             for few in _tiles(k):
                 g = at_least_float32(gradient[few]) / divisor[few]
@@ -153,11 +153,6 @@ def _tiles(k: Float[Tensor, "b h n e"]) -> Iterator[slice]:
     """Images at a time: few on a CPU, for its cache; all on anything else, which has to be launched."""
     few = max(1, _TILE_VALUES // k.shape[1:].numel()) if k.device.type == "cpu" else len(k)
     return (slice(start, start + few) for start in range(0, len(k), few))
-
-
-def _like(x: Float[Tensor, "b h n e"], dtype: torch.dtype) -> Float[Tensor, "b h n e"]:
-    """Empty, laid out (b, n, h, e) in memory, so that putting the heads side by side copies nothing."""
-    return x.new_empty(x.shape[0], x.shape[2], x.shape[1], x.shape[3], dtype=dtype).transpose(1, 2)
 
 
 def _slope(features: Float[Tensor, "b h n e"]) -> Float[Tensor, "b h n e"]:

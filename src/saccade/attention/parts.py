@@ -101,6 +101,11 @@ def require_whole(mechanism: str, least: int, **options: object) -> None:
             raise ValueError(f"{mechanism}({option}={value!r}): {option} must be a whole number of at least {least}")
 
 
+def by_token(x: Float[Tensor, "b h n e"], width: int, dtype: torch.dtype) -> Float[Tensor, "b h n w"]:
+    """Empty, laid out (b, n, h, width) in memory, so that putting the heads side by side copies nothing."""
+    return x.new_empty(x.shape[0], x.shape[2], x.shape[1], width, dtype=dtype).transpose(1, 2)
+
+
 def require_off(mechanism: str, why: str, **options: bool) -> None:
     """Checks that options which mean nothing to the mechanism are off.
 
