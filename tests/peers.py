@@ -7,8 +7,8 @@ from types import ModuleType
 
 import torch
 
-# They import torchvision where it is installed.
-_PEERS = ("timm", "transformers")
+# They import torchvision where it is installed; the last one warns of the distutils that it imports.
+_PEERS = ("timm", "transformers", "performer_pytorch")
 
 if find_spec("torchvision") is not None:
     try:
