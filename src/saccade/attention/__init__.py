@@ -37,6 +37,7 @@ TABLE = {
     "dilated": "saccade.attention.dilated:Dilated",
     "global": "saccade.attention.global_tokens:Global",
     "random": "saccade.attention.random_pairs:Random",
+    "block_sparse": "saccade.attention.block_sparse:BlockSparse",
     "pooling": "saccade.attention.pooling:Pooling",
     "visual": "saccade.attention.visual:Visual",
     "differential": "saccade.attention.differential:Differential",
