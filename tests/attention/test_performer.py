@@ -80,6 +80,14 @@ def test_rows_are_orthogonal_in_blocks(scaling):
     assert (omega[:8] @ omega[8:16].T).abs().max() > 0.5
 
 
+def test_directions_are_those_of_a_qr_whose_r_has_a_positive_diagonal():
+    # The one that has such an R is uniform, whatever the library's signs.
+    drawn_first = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    R = drawn(16, 8, scaling=1).unflatten(0, (2, 8)) / 8**0.5 @ drawn_first
+    assert_close(R.tril(-1), torch.zeros_like(R), rtol=0, atol=1e-5)
+    assert (R.diagonal(dim1=1, dim2=2) > 0).all()
+
+
 def test_lengths_are_those_of_independent_normal_vectors():
     omega = drawn(8 * 3000)
     squares = omega.square().sum(1)
