@@ -53,9 +53,13 @@ VARIANTS = [
     "local(radius=2, rope=True)",
     "window(w=3, shift=1)",
     "window(w=4, shift=3, relative_bias=True)",
+    "window(w=2, shift=1, relative_bias=True, rope=True)",
     "dilated(k=3)",
+    "dilated(k=4)",
     "pooling(pool_size=5)",
     "pooling(pool_size=9)",
+    'block_sparse(layout="fixed", order="raster")',
+    'block_sparse(layout="bigbird(random=2)", per_head=True, rope=True)',
     "global(every=0, patches=(3, 7))",
     "global(every=2, rope=True)",
     "global(every=0)",
@@ -63,9 +67,17 @@ VARIANTS = [
     'random(share=0.3, kernel="dense", rope=True)',
     "visual(kernel=7)",
     "visual(kernel=5, dilation=1)",
+    "compositional(retrievals=4, bias=False)",
+    'compositional(rule="linear", share_qkv=True)',
 ]
 
-COMPILED_VARIANTS = ["linear(rope=True)", "cosformer(two_d=True)", "nystrom(landmarks=5, convolution=5)"]
+COMPILED_VARIANTS = [
+    "linear(rope=True)",
+    "cosformer(two_d=True)",
+    "nystrom(landmarks=5, convolution=5)",
+    "window(w=2, relative_bias=True)",
+    "dilated(k=4)",
+]
 
 
 def broken(name, clause):

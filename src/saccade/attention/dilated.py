@@ -21,8 +21,8 @@ from saccade.attention.tokens import Tokens
 class Dilated(Masked):
     """A patch looks at every k-th patch of every k-th row: softmax(QKᵀ/√e) V over Δy ≡ Δx ≡ 0 mod k.
 
-    MaxViT's grid attention. These are k² interleaved groups, which meet within a layer through the prefix alone: alternate it with window or
-    local. Prefix tokens see everything and are seen by everything.
+    MaxViT's grid attention: k² interleaved groups, which meet within a layer through the prefix alone, so alternate it
+    with window or local. Prefix tokens see everything and are seen by everything.
 
     Args:
         k: the step.
