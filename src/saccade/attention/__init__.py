@@ -40,6 +40,7 @@ TABLE = {
     "block_sparse": "saccade.attention.block_sparse:BlockSparse",
     "pooling": "saccade.attention.pooling:Pooling",
     "visual": "saccade.attention.visual:Visual",
+    "compositional": "saccade.attention.compositional:Compositional",
     "differential": "saccade.attention.differential:Differential",
     "synthesizer": "saccade.attention.synthesizer:Synthesizer",
 }
