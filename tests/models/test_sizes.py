@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from saccade.models import create_model, list_models, model_defaults
+from saccade.models.mae import MaskedAutoencoder
+from saccade.models.sizes import is_masked_autoencoder
 from saccade.models.vit import VisionTransformer
 
 COUNTS = {
@@ -53,9 +55,10 @@ def test_an_attention_that_is_named_overrides_the_one_of_the_name():
 @pytest.mark.parametrize("name", list_models())
 def test_every_name_builds(name):
     with torch.device("meta"):
-        model = create_model(name, num_classes=3)
-    assert model.num_classes == 3
+        model = create_model(name, in_chans=2)
+    assert model.in_chans == 2
     assert model.tokens.count > 1
+    assert is_masked_autoencoder(name) == isinstance(model, MaskedAutoencoder)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
@@ -85,7 +88,7 @@ def test_patterns_choose_names():
         "vit_micro_patch4_32",
         "vit_micro_conv_32",
     ]
-    assert set(list_models("*huge*14*")) == {"vit_huge_patch14_224", "vit_huge_patch14_448"}
+    assert set(list_models("vit*huge*14*")) == {"vit_huge_patch14_224", "vit_huge_patch14_448"}
     assert list_models("resnet*") == []
 
 

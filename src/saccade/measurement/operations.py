@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.subject import Subject
-from saccade.models.sizes import create_model
+from saccade.models.block import Block
+from saccade.models.mae import MaskedAutoencoder
+from saccade.models.sizes import create_classifier
 from saccade.models.vit import VisionTransformer
 from saccade.record import Record
 
@@ -35,20 +37,23 @@ class Layer:
     flops: int
 
 
-def operations(model: VisionTransformer) -> dict[str, Any]:
+Model = VisionTransformer | MaskedAutoencoder
+
+
+def operations(model: Model) -> dict[str, Any]:
     """What a model computes for one image, and which share of it an attention can change.
 
-    `quadratic_share` is that of the two products with N² in a block of the same model with softmax:
-    N / (N + 6 D) at an MLP ratio of 4.
+    `quadratic_share` is that of the two products with N² in the blocks of the same model with softmax:
+    N / (N + 6 D) at an MLP ratio of 4. Tokens, grid, width, depth and heads are the encoder's.
     """
     flops = model.flops()
     return {
         "parameters": _count(model),
-        "attention_parameters": sum(_count(block.attn) for block in model.blocks),
+        "attention_parameters": sum(_count(block.attn) for blocks, _ in _stacks(model) for block in blocks),
         "flops_per_image": sum(flops.values()),
         "attention_flops_per_image": sum(count for name, count in flops.items() if name.endswith(".attn")),
         "quadratic_share": quadratic_share(model),
-        "tokens": model.tokens.count,
+        "tokens": _stacks(model)[0][1],
         "grid": list(model.tokens.grid),
         "width": model.embed_dim,
         "depth": len(model.blocks),
@@ -64,22 +69,24 @@ def operations_record(subject: Subject) -> Record:
         ValueError: a model or attention that makes no sense at this size.
     """
     with torch.device("meta"):
-        model = create_model(subject.model, subject.attention, **subject.options)
+        model = create_classifier(subject.model, subject.attention, **subject.options)
     return Record(kind="operations", **subject.about(), values=operations(model), machine=machine_facts())
 
 
-def quadratic_share(model: VisionTransformer) -> float:
-    """Share of softmax's two N² products in a block's arithmetic: what a cheaper attention can save at the most."""
-    n, width = model.tokens.count, model.embed_dim
-    quadratic, projections = 4 * n**2 * width, 8 * n * width**2
-    mlp = model.flops(rows_as_run=False)["blocks.0.mlp"]
-    return quadratic / (quadratic + projections + mlp)
+def quadratic_share(model: Model) -> float:
+    """Share of softmax's two N² products in the blocks' arithmetic: what a cheaper attention can save at the most."""
+    quadratic = rest = 0
+    for blocks, n in _stacks(model):
+        for block in blocks:
+            quadratic += 4 * n**2 * block.attn.dim
+            rest += 8 * n * block.attn.dim**2 + block.mlp.flops(n)
+    return quadratic / (quadratic + rest)
 
 
-def layers(model: VisionTransformer) -> list[Layer]:
+def layers(model: Model) -> list[Layer]:
     """The rows of the layer table; their parameters and FLOPs sum to the model's."""
     with torch.device("meta"):
-        twin = VisionTransformer(**model.config).eval()
+        twin = type(model)(**model.config).eval()
     flops = twin.flops()
     modules = dict(_rows(twin, "", flops))
     shapes = _output_shapes(twin, modules)
@@ -100,7 +107,14 @@ def _rows(module: nn.Module, name: str, flops: dict[str, int]) -> Iterator[tuple
             yield from _rows(child, path, flops)
 
 
-def _output_shapes(model: VisionTransformer, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+def _stacks(model: Model) -> list[tuple[Sequence[Block], int]]:
+    """The blocks, and how many tokens pass through them: in an autoencoder's encoder only the visible patches do."""
+    if isinstance(model, VisionTransformer):
+        return [(model.blocks, model.tokens.count)]
+    return [(model.blocks, 1 + model.visible), (model.decoder_blocks, model.tokens.count)]
+
+
+def _output_shapes(model: Model, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
     """What each module puts out for one image, by a pass on the meta device."""
     shapes: dict[str, tuple[int, ...]] = {}
     hooks = [module.register_forward_hook(_note_shape(shapes, name)) for name, module in modules.items()]

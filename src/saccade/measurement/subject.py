@@ -11,7 +11,7 @@ import torch
 from saccade.attention import resolved_text
 from saccade.measurement.allocator import Allocator
 from saccade.measurement.terms import Terms, require_positive
-from saccade.models.sizes import create_model, model_defaults
+from saccade.models.sizes import create_classifier, model_defaults
 from saccade.models.vit import VisionTransformer
 from saccade.training.device import choose_device
 
@@ -74,7 +74,7 @@ class Subject:
 
     def built(self) -> VisionTransformer:
         """The model on its device, in float32."""
-        return create_model(self.model, self.attention, **self.options).to(self.device)
+        return create_classifier(self.model, self.attention, **self.options).to(self.device)
 
     def conditions(self) -> dict[str, Any]:
         """The terms, as a record names them."""
@@ -132,7 +132,7 @@ def _differences(model: VisionTransformer) -> dict[str, Any]:
     """The options in which a model differs from what its name stands for; the attention is told apart from them."""
     assert model.name is not None
     with torch.device("meta"):
-        usual = create_model(model.name).config
+        usual = create_classifier(model.name).config
     changed = {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
     # As JSON will give them back.
     return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}

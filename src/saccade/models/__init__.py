@@ -1,4 +1,4 @@
-"""The models: a Vision Transformer with any attention."""
+"""The models: a Vision Transformer and a masked autoencoder, with any attention."""
 
 from saccade.models.sizes import create_model, list_models, model_defaults
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saccade.attention.initial import GeneratorOf, fill_uniform
+from saccade.attention.parts import off_grid
 
 
 class PatchEmbed(nn.Module):
@@ -34,9 +35,12 @@ class PatchEmbed(nn.Module):
         self.grid_size = (img_size[0] // patch_size[0], img_size[1] // patch_size[1])
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n w"]:
-        """Projects the patches with one matrix product, which is faster than the convolution."""
-        return nn.functional.linear(patchify(images, self.patch_size), self.proj.weight.flatten(1), self.proj.bias)
+    def forward(
+        self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b n w"]:
+        """Projects the patches, or those of these ids, with one matrix product: it is faster than the convolution."""
+        patches = off_grid(patchify(images, self.patch_size), visible)
+        return nn.functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
         """Torch's start of a convolution, which timm keeps."""

@@ -44,6 +44,40 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+_MAE_SMALLEST = {
+    "in_chans": 1,
+    "embed_dim": 1,
+    "depth": 1,
+    "num_heads": 1,
+    "decoder_embed_dim": 1,
+    "decoder_depth": 1,
+    "decoder_num_heads": 1,
+}
+
+
+def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A masked autoencoder's options with sizes as (rows, columns), and both attentions as text.
+
+    Raises:
+        ValueError: a word or a number that is not allowed.
+    """
+    checked = dict(options)
+    for name in ("img_size", "patch_size"):
+        checked[name] = rows_and_columns(name, options[name])
+    _check_word("mlp_layer", options["mlp_layer"], WORDS["mlp_layer"])
+    for name, smallest in _MAE_SMALLEST.items():
+        _check_count(name, options[name], smallest)
+    for name in ("embed_dim", "decoder_embed_dim"):
+        if int(options[name] * options["mlp_ratio"]) < 1:
+            raise ValueError(f"mlp_ratio={options['mlp_ratio']}: the MLP needs a hidden layer, so it must be larger")
+        if options[name] % 4:
+            raise ValueError(f"{name}={options[name]}: must be a multiple of 4, for the sine positions")
+    checked["attention"] = attention_text(options["attention"])
+    other = options["decoder_attention"]
+    checked["decoder_attention"] = checked["attention"] if other is None else attention_text(other)
+    return checked
+
+
 def rows_and_columns(name: str, size: Any) -> tuple[int, int]:
     """One side, or two, as rows and columns.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.attention.base import Attention
+    from saccade.models.mae import MaskedAutoencoder
     from saccade.models.vit import VisionTransformer
 
 _WIDTHS = {
@@ -22,7 +23,17 @@ _PATCH_SIZES = (8, 14, 16, 32)
 _IMG_SIZES = (224, 384, 448, 512)
 _MICRO = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 4, "num_heads": 8}
 _NANO = {"img_size": 8, "in_chans": 1, "num_classes": 10, "embed_dim": 32, "depth": 2, "num_heads": 4}
+# MAE's own decoder, and ones for small encoders: half as wide, half as deep.
+_DECODER = {"decoder_embed_dim": 512, "decoder_depth": 8, "decoder_num_heads": 16}
+_MICRO_DECODER = {"decoder_embed_dim": 64, "decoder_depth": 2, "decoder_num_heads": 4}
+_NANO_DECODER = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
 _PIXELS: dict[str, Any] = {**_MICRO, "patch_size": 1}
+
+
+def _unlabelled(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without the number of classes."""
+    return {key: value for key, value in options.items() if key != "num_classes"}
+
 
 MODELS: dict[str, dict[str, Any]] = {
     # On 1,077 images learned positions stay at chance.
@@ -39,36 +50,76 @@ MODELS: dict[str, dict[str, Any]] = {
         for side in _IMG_SIZES
         if side % patch == 0
     },
+    "mae_nano_patch1_8": {**_unlabelled(_NANO), **_NANO_DECODER, "patch_size": 1},
+    **{
+        f"mae_micro_patch{patch}_32": {**_unlabelled(_MICRO), **_MICRO_DECODER, "patch_size": patch} for patch in (2, 4)
+    },
+    **{
+        f"mae_{size}_patch{patch}_{side}": {**widths, **_DECODER, "img_size": side, "patch_size": patch}
+        for size, widths in _WIDTHS.items()
+        for patch in _PATCH_SIZES
+        for side in _IMG_SIZES
+        if side % patch == 0
+    },
 }
 
 
 def create_model(
     name: str, attention: str | type[Attention] | None = None, *, seed: int = 0, **overrides: Any
-) -> VisionTransformer:
+) -> VisionTransformer | MaskedAutoencoder:
     """Builds a model by name.
 
     Example:
         create_model("vit_small_patch16_224", "nystrom(landmarks=16)", num_classes=10, img_size=(160, 240))
+        create_model("mae_base_patch16_224", "linear", decoder_attention="softmax")
 
     Args:
         name: one of `list_models()`.
         attention: its written form, or a subclass of Attention; None for the one of the name (`model_defaults`), which
             is softmax for all but vitl and vitx.
         seed: initial values are f(seed, parameter name).
-        overrides: any argument of VisionTransformer.
+        overrides: any argument of VisionTransformer, or for a name with mae_ of MaskedAutoencoder.
 
     Raises:
-        ValueError: an unknown name or option, or what VisionTransformer refuses.
+        ValueError: an unknown name or option, or what the model refuses.
     """
     options = model_defaults(name) | overrides
     if attention is not None:
         options["attention"] = attention
-    from saccade.models.vit import VisionTransformer
-
-    _check_known(name, overrides, list(inspect.signature(VisionTransformer).parameters))
-    model = VisionTransformer(**options, seed=seed)
+    cls = _class_of(name)
+    _check_known(name, overrides, list(inspect.signature(cls).parameters))
+    model = cls(**options, seed=seed)
     model.name = name
     return model
+
+
+def create_classifier(
+    name: str, attention: str | type[Attention] | None = None, *, seed: int = 0, **overrides: Any
+) -> VisionTransformer:
+    """As `create_model`, for what needs a head.
+
+    Raises:
+        ValueError: a masked autoencoder, or what create_model refuses.
+    """
+    if is_masked_autoencoder(name):
+        raise ValueError(
+            f"{name} is a masked autoencoder, which learns without labels and has no classes: "
+            f"a classifier of that size is {name.replace('mae_', 'vit_', 1)}"
+        )
+    model = create_model(name, attention, seed=seed, **overrides)
+    from saccade.models.vit import VisionTransformer
+
+    assert isinstance(model, VisionTransformer)
+    return model
+
+
+def is_masked_autoencoder(name: str) -> bool:
+    """Whether the name stands for a masked autoencoder.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    return "decoder_embed_dim" in model_defaults(name)
 
 
 def list_models(filter: str = "*") -> list[str]:  # noqa: A002
@@ -77,7 +128,7 @@ def list_models(filter: str = "*") -> list[str]:  # noqa: A002
 
 
 def model_defaults(name: str) -> dict[str, Any]:
-    """The arguments of VisionTransformer that a name stands for, its attention among them.
+    """The arguments of the model's class that a name stands for, its attention among them.
 
     Raises:
         ValueError: an unknown name.
@@ -87,6 +138,16 @@ def model_defaults(name: str) -> dict[str, Any]:
         hint = f"near are {', '.join(near)}" if near else "list_models() names them"
         raise ValueError(f"there is no model {name!r}: {hint}")
     return {"attention": "softmax"} | MODELS[name]
+
+
+def _class_of(name: str) -> type[VisionTransformer | MaskedAutoencoder]:
+    if is_masked_autoencoder(name):
+        from saccade.models.mae import MaskedAutoencoder
+
+        return MaskedAutoencoder
+    from saccade.models.vit import VisionTransformer
+
+    return VisionTransformer
 
 
 def _check_known(name: str, overrides: dict[str, Any], known: list[str]) -> None:

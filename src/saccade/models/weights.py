@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saccade.attention import TABLE, parse_layers
+from saccade.models.mae import MaskedAutoencoder
 from saccade.models.vit import VisionTransformer
 from saccade.record import write_whole
 
@@ -26,7 +27,9 @@ _FIELDS = {"layout", "name", "dtype", "config", "facts", "weights_sha256"}
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def save_model(model: VisionTransformer, folder: Path | str, facts: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: VisionTransformer | MaskedAutoencoder, folder: Path | str, facts: Mapping[str, Any] | None = None
+) -> None:
     """Writes a model so that a kill leaves the old one or the new one, and `load_model` notices where it is neither.
 
     Args:
@@ -48,7 +51,9 @@ def save_model(model: VisionTransformer, folder: Path | str, facts: Mapping[str,
     write_whole(folder / CONFIG, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_model(path: Path | str, trust_class: Collection[str] = ()) -> tuple[VisionTransformer, dict[str, Any]]:
+def load_model(
+    path: Path | str, trust_class: Collection[str] = ()
+) -> tuple[VisionTransformer | MaskedAutoencoder, dict[str, Any]]:
     """Reads what `save_model` wrote: the model, on the CPU, and the facts.
 
     Args:
@@ -65,7 +70,7 @@ def load_model(path: Path | str, trust_class: Collection[str] = ()) -> tuple[Vis
     _check_trusted(folder / CONFIG, written["config"], trust_class)
     state = _read_weights(folder / WEIGHTS, written["weights_sha256"])
     try:
-        model = VisionTransformer(**written["config"])
+        model = (MaskedAutoencoder if "decoder_depth" in written["config"] else VisionTransformer)(**written["config"])
     except TypeError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     model.name = written["name"]
@@ -101,10 +106,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_trusted(path: Path, config: Mapping[str, Any], trust_class: Collection[str]) -> None:
-    attention, depth = config.get("attention"), config.get("depth")
-    if not isinstance(attention, str) or not isinstance(depth, int) or depth < 1:
-        raise ValueError(f"{path}: its config must say the attention, as text, and the depth, a whole number above 0")
-    named = {layer.name for layer in parse_layers(attention, depth)}
+    parts = ["", "decoder_"] if "decoder_depth" in config else [""]
+    named: set[str] = set()
+    for part in parts:
+        attention, depth = config.get(f"{part}attention"), config.get(f"{part}depth")
+        if not isinstance(attention, str) or not isinstance(depth, int) or depth < 1:
+            raise ValueError(
+                f"{path}: its config must say the {part}attention, as text, and the {part}depth, a whole number above 0"
+            )
+        named |= {layer.name for layer in parse_layers(attention, depth)}
     for name in sorted(named - set(TABLE) - set(trust_class)):
         raise ValueError(
             f"{path} names the attention {name!r}, whose code is not saccade's: name it as --trust-class {name}"

@@ -52,6 +52,8 @@ def evaluate_saved(
         raise ValueError(f"--batch-size {batch_size}: must be at least 1")
     place = choose_device(device)
     model, facts = load_model(folder, trust_class)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"{folder} holds a masked autoencoder, which has no classes: give the folder of a classifier")
     dataset = _prepared(model, facts, folder, data, note)
     with same_bits(place, threads):
         found = evaluate(

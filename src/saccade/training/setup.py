@@ -9,7 +9,7 @@ import torch
 
 from saccade.data.dataset import Dataset
 from saccade.data.sources import load_data
-from saccade.models.sizes import create_model
+from saccade.models.sizes import create_classifier
 from saccade.models.vit import VisionTransformer
 from saccade.training.recipe import Recipe, with_values
 
@@ -24,7 +24,7 @@ def plan_model(recipe: Recipe) -> VisionTransformer:
     if recipe.data.in_chans is not None:
         options.setdefault("in_chans", recipe.data.in_chans)
     with torch.device("meta"):
-        planned = create_model(recipe.model.name, recipe.model.attention, **options)
+        planned = create_classifier(recipe.model.name, recipe.model.attention, **options)
     if planned.global_pool == "":
         raise ValueError('model.options.global_pool = "": a classifier reads one row: "token", "avg" or "all"')
     return planned
@@ -72,7 +72,7 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
 def make_model(recipe: Recipe) -> VisionTransformer:
     """The model of a resolved recipe with its first weights, f(seed, parameter name)."""
     model = recipe.model
-    return create_model(model.name, model.attention, seed=recipe.train.seed, **model.options)
+    return create_classifier(model.name, model.attention, seed=recipe.train.seed, **model.options)
 
 
 def saved_facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

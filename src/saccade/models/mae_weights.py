@@ -1,0 +1,181 @@
+"""Masked autoencoders of others: the checkpoints of facebookresearch/mae and of transformers, read and written."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from saccade.models.mae import MaskedAutoencoder
+
+# What transformers calls a module, on the hub and in its newer classes, and what facebookresearch/mae calls it.
+_RENAMED = [
+    (r"^vit\.embeddings\.cls_token$", "cls_token"),
+    (r"^vit\.embeddings\.position_embeddings$", "pos_embed"),
+    (r"^vit\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^vit\.(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+    (r"^vit\.layernorm\.", "norm."),
+    (r"^decoder\.decoder_layers\.(\d+)\.", r"decoder_blocks.\1."),
+    (r"^decoder\.", ""),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.attention\.(?:attention\.query|q_proj)\.", ".attn.q."),
+    (r"\.attention\.(?:attention\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(?:attention\.value|v_proj)\.", ".attn.v."),
+]
+
+# The same, on the way back to the layout of facebook/vit-mae-* on the hub.
+_TO_HUB = [
+    (r"^(cls_token)$", r"vit.embeddings.\1"),
+    (r"^pos_embed$", "vit.embeddings.position_embeddings"),
+    (r"^patch_embed\.proj\.", "vit.embeddings.patch_embeddings.projection."),
+    (r"^blocks\.(\d+)\.", r"vit.encoder.layer.\1."),
+    (r"^norm\.", "vit.layernorm."),
+    (r"^decoder_blocks\.(\d+)\.", r"decoder.decoder_layers.\1."),
+    (r"^(mask_token|decoder_pos_embed|decoder_embed\.|decoder_norm\.|decoder_pred\.)", r"decoder.\1"),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+]
+_HUB_PROJECTIONS = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
+
+
+def load_mae(path: Path | str, **overrides: Any) -> MaskedAutoencoder:
+    """A masked autoencoder from a checkpoint of facebookresearch/mae (.pth) or of transformers (.safetensors, .bin).
+
+    Widths, depths and patches are the checkpoint's. Heads stand in none: they are D / 64 in the encoder (80 in the
+    huge model of width 1,280) and 16 in the decoder, as published. A pickle is read as tensors and plain values only:
+    nothing in it runs.
+
+    Example:
+        load_mae("mae_pretrain_vit_base.pth", num_heads=12)
+
+    Args:
+        path: a file.
+        overrides: arguments of MaskedAutoencoder that the checkpoint does not hold, as num_heads and norm_pix_loss.
+
+    Raises:
+        ValueError: no such file, a pickle of anything else, no weights of a masked autoencoder, an encoder alone, or
+            positions that are not MAE's fixed ones.
+    """
+    path = Path(path)
+    state = mae_state(_read(path), str(path))
+    options = {**_options(state, path), **overrides}
+    model = MaskedAutoencoder(**options)
+    for name in ("pos_embed", "decoder_pos_embed"):
+        fixed = getattr(model, name)
+        if fixed.shape != state[name].shape or not torch.allclose(fixed, state[name].float(), atol=1e-5):
+            raise ValueError(f"{path}: its {name} are not the fixed sines of MAE, which this model keeps")
+    model.load_state_dict(state)
+    return model
+
+
+def mae_state(state: Mapping[str, Tensor], source: str = "the state dict") -> dict[str, Tensor]:
+    """The same weights under the names of facebookresearch/mae, which are ours.
+
+    Args:
+        state: of facebookresearch/mae or of transformers' ViTMAEForPreTraining, as on the hub or as in memory.
+        source: what the error names.
+
+    Raises:
+        ValueError: keys that belong to neither.
+    """
+    if "patch_embed.proj.weight" in state:
+        return dict(state)
+    if "vit.embeddings.patch_embeddings.projection.weight" not in state:
+        raise ValueError(
+            f"{source} holds no masked autoencoder: it has neither patch_embed.proj.weight (facebookresearch/mae) nor "
+            "vit.embeddings.patch_embeddings.projection.weight (transformers)"
+        )
+    renamed = {_renamed(key, _RENAMED): value for key, value in state.items()}
+    joined = {key: value for key, value in renamed.items() if not re.search(r"\.attn\.[qkv]\.", key)}
+    for key in renamed:
+        if ".attn.q." in key:
+            parts = [renamed[key.replace(".attn.q.", f".attn.{one}.")] for one in "qkv"]
+            joined[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
+    return joined
+
+
+def transformers_state(model: MaskedAutoencoder) -> dict[str, Tensor]:
+    """The weights in the layout of facebook/vit-mae-* on the hub, which `ViTMAEForPreTraining.from_pretrained` reads.
+
+    Raises:
+        ValueError: a layer that transformers' model does not have: it knows softmax with the usual options only.
+    """
+    if (softmax := {model.attention, model.decoder_attention}) != {"softmax"}:
+        other = ", ".join(sorted(softmax - {"softmax"}))
+        raise ValueError(f"transformers' ViTMAE has no {other}: only a model with softmax throughout can be written")
+    if model.config["mlp_layer"] != "mlp":
+        raise ValueError(f"transformers' ViTMAE has no mlp_layer={model.config['mlp_layer']!r}, only 'mlp'")
+    written: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        name = _renamed(key, _TO_HUB)
+        if ".attn.qkv." in name:
+            for projection, part in zip(_HUB_PROJECTIONS, value.chunk(3), strict=True):
+                written[name.replace("attn.qkv", projection)] = part.clone()
+        else:
+            written[name] = value
+    return written
+
+
+def _renamed(key: str, rules: list[tuple[str, str]]) -> str:
+    for pattern, name in rules:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; give a .pth, .bin or .safetensors file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{path} cannot be read as tensors and plain values, which is all that is read: {reason}"
+        ) from error
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict: expected tensors by name, or such under 'model'")
+    return state
+
+
+def _options(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """What the shapes say of the model."""
+    if "decoder_pred.weight" not in state:
+        raise ValueError(
+            f"{path} holds the encoder alone: pre-training needs the decoder, too, as in the full checkpoint"
+        )
+    width, channels, *patch = state["patch_embed.proj.weight"].shape
+    side = int((state["pos_embed"].shape[1] - 1) ** 0.5)
+    return {
+        "img_size": (side * patch[0], side * patch[1]),
+        "patch_size": tuple(patch),
+        "in_chans": channels,
+        "embed_dim": width,
+        "depth": _depth(state, "blocks"),
+        "num_heads": max(1, width // (80 if width == 1280 else 64)),
+        "decoder_embed_dim": state["decoder_embed.weight"].shape[0],
+        "decoder_depth": _depth(state, "decoder_blocks"),
+        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+    }
+
+
+def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
+    return 1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"{blocks}."))
