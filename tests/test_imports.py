@@ -59,6 +59,7 @@ def test_mechanisms_do_not_import_each_other():
         ["models"],
         ["recipes"],
         ["compare", "--help"],
+        ["bench", "--help"],
     ],
     ids=" ".join,
 )

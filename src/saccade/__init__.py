@@ -13,6 +13,7 @@ _PLACES = {
     "MultiHead": "saccade.attention.base",
     "Tokens": "saccade.attention.tokens",
     "Record": "saccade.record",
+    "bench": "saccade.measurement",
     "compare": "saccade.comparison",
     "create_model": "saccade.models.sizes",
     "evaluate": "saccade.training.evaluate",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from saccade.attention.tokens import Tokens as Tokens
     from saccade.comparison import compare as compare
     from saccade.data.sources import load_data as load_data
+    from saccade.measurement import bench as bench
     from saccade.measurement import measure as measure
     from saccade.models.sizes import create_model as create_model
     from saccade.models.sizes import list_models as list_models

@@ -82,3 +82,12 @@ def test_an_installed_package_has_no_commit(monkeypatch, tmp_path):
 def test_a_command_that_is_missing_or_fails_says_nothing():
     assert machine._said("no-such-command-anywhere") is None
     assert machine._said("false") is None
+
+
+def test_free_memory_is_what_linux_says_is_available(monkeypatch, tmp_path):
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       24000 kB\nMemFree:          100 kB\nMemAvailable:    2048 kB\n")
+    monkeypatch.setattr(machine, "_MEMINFO", told)
+    assert machine.free_bytes("cpu") == 2048 * 1024
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "nowhere")
+    assert machine.free_bytes("cpu") == machine.memory_bytes()

@@ -48,6 +48,12 @@ def test_everybody_is_warm_before_anything_counts(heard):
     assert [call for call, _, _ in heard] == ["warm_up"] * 4 + ["repeat"] * 4
 
 
+def test_every_warm_up_and_every_turn_is_told(heard):
+    done = []
+    turns.take_turns([turns.Rival(Spoken(name, heard)) for name in "ab"], ["step", "latency"], 3, done.append)
+    assert done == list(range(1, 2 * 2 * (1 + 3) + 1))
+
+
 def test_every_repeat_is_kept_and_the_warm_up_apart(heard):
     rival = turns.Rival(Spoken("a", heard))
     rival.get_ready()

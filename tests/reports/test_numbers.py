@@ -8,7 +8,8 @@ def test_numbers_read_as_people_write_them():
     assert [times(value) for value in (0.812, 1.0, 12.34)] == ["0.81", "1.00", "12.3"]
     assert [counted(value) for value in (28_298, 4e6, 400, 86_567_656)] == ["28.3 k", "4.00 M", "400", "86.6 M"]
     assert counted(40e6, "B") == "40.0 MB"
-    assert [duration(value) for value in (0.0123, 12.5, 75.0, 1200.0, 9000.0)] == [
+    assert [duration(value) for value in (0.0000123, 0.0123, 12.5, 75.0, 1200.0, 9000.0)] == [
+        "12.3 µs",
         "12.3 ms",
         "12.5 s",
         "75.0 s",

@@ -12,6 +12,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Group, UnknownCommandError
 
 from saccade.cli.attentions import attentions
+from saccade.cli.bench import bench
 from saccade.cli.check import check
 from saccade.cli.compare import compare
 from saccade.cli.data import data
@@ -41,6 +42,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(compare, group=_main_job, help_epilogue="")
+app.command(bench, group=_main_job, help_epilogue="")
 app.command(train, group=_train, help_epilogue="")
 app.command(evaluate, group=_train, help_epilogue="")
 app.command(recipes, group=_train, help_epilogue="")

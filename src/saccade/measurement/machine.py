@@ -17,6 +17,7 @@ THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 _CPUINFO = Path("/proc/cpuinfo")
 _PRESSURE = Path("/proc/pressure/cpu")
+_MEMINFO = Path("/proc/meminfo")
 
 # Settings from outside that change how fast or how large the same code is, by how their names begin.
 _ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -109,6 +110,19 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def free_bytes(device: str) -> int | None:
+    """Memory that a new process could have, on an accelerator its own; None where the system does not say."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return memory_bytes()
 
 
 def accelerator() -> str | None:

@@ -68,21 +68,32 @@ class Rival:
             self.worker.close()
 
 
-def take_turns(rivals: Sequence[Rival], what: Sequence[str], repeats: int) -> dict[str, Any]:
+def take_turns(
+    rivals: Sequence[Rival], what: Sequence[str], repeats: int, shown: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
     """Warms up each thing of each rival, then times each so many times, the order moving on by one each time.
+
+    Args:
+        rivals: who takes turns.
+        what: things that each can do.
+        repeats: turns of each at each.
+        shown: is told how many warm-ups and turns are done, of len(rivals) * len(what) * (1 + repeats).
 
     Returns:
         Conditions of the round: `pressure_percent`, the share of its time in which some process waited for a processor,
         and whether that made it `busy`.
     """
+    done = 0
     for one in what:
         for rival in rivals:
             rival.warm_up(one)
+            shown(done := done + 1)
     stalled, start = stalled_seconds(), time.perf_counter()
     for repeat in range(repeats):
         for one in what:
             for rival in rotated(rivals, repeat):
                 rival.repeat(one)
+                shown(done := done + 1)
     return crowding(stalled, stalled_seconds(), time.perf_counter() - start)
 
 

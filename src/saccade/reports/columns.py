@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from saccade.reports.numbers import NONE, counted, duration, interval, many, signed, spread, times
 from saccade.reports.ratios import Ratio
@@ -12,8 +11,6 @@ from saccade.reports.rows import Row, best_softmax
 from saccade.reports.statistics import MOST_SEEDS
 
 Cell = tuple[str, str]
-
-Group = Literal["attention", "accuracy", "training", "cost"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Column:
     """
 
     heading: Cell
-    group: Group
+    group: str
     cells: tuple[Cell, ...]
     words: bool = False
 
@@ -43,7 +40,7 @@ def columns(rows: Sequence[Row], margin_points: int | float) -> list[Column]:
     batches = {row.costs.inference_batch for row in rows if row.costs.inference_batch}
     batch = f"batch {batches.pop()}" if len(batches) == 1 else "in batches"
 
-    def column(heading: Cell, group: Group, cell: Callable[[Row], Cell], words: bool = False) -> Column:
+    def column(heading: Cell, group: str, cell: Callable[[Row], Cell], words: bool = False) -> Column:
         return Column(heading, group, tuple(cell(row) for row in rows), words)
 
     return [

@@ -53,7 +53,9 @@ def three_digits(value: int | float) -> str:
 
 
 def duration(seconds: int | float) -> str:
-    """0.0123 as "12.3 ms", 75 as "75 s", 5400 as "1.5 h"."""
+    """0.0000123 as "12.3 µs", 0.0123 as "12.3 ms", 75 as "75 s", 5400 as "1.5 h"."""
+    if seconds < 1e-3:
+        return f"{three_digits(seconds * 1e6)} µs"
     if seconds < 1:
         return f"{three_digits(seconds * 1e3)} ms"
     if seconds < 600:

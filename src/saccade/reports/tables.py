@@ -27,30 +27,35 @@ STYLES = {"better": "green", "not worse": "green", "worse": "red", "diverged": "
 
 
 class TerminalTable:
-    """The comparison for rich to print, in as many columns as the terminal has."""
+    """Columns for rich to print, as many beside each other as the terminal has room for; the first has the names."""
 
-    def __init__(self, rows: Sequence[Row], margin_points: int | float) -> None:
-        names, *rest = columns(rows, margin_points)
+    def __init__(self, shown: Sequence[Column], said_below: str) -> None:
+        names, *rest = shown
         self.columns = [replace(names, cells=tuple(_broken(cell) for cell in names.cells)), *rest]
-        self.legend = legend(rows)
+        self.legend = said_below
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         for place, shown in enumerate(cut(self.columns, options.max_width)):
             if place:
                 yield Text()
             yield _table(shown)
-        yield Text()
-        yield Text(self.legend, style="dim")
+        if self.legend:
+            yield Text()
+            yield Text(self.legend, style="dim")
 
 
 def terminal(rows: Sequence[Row], margin_points: int | float) -> TerminalTable:
     """The table for a rich console."""
-    return TerminalTable(rows, margin_points)
+    return TerminalTable(columns(rows, margin_points), legend(rows))
 
 
 def markdown(rows: Sequence[Row], margin_points: int | float) -> str:
     """The table for report.md."""
-    shown = columns(rows, margin_points)
+    return markdown_table(columns(rows, margin_points), legend(rows))
+
+
+def markdown_table(shown: Sequence[Column], said_below: str) -> str:
+    """Columns as Markdown; the first has the names."""
     names = [(code(first), prose(small)) for first, small in shown[0].cells]
     cells = zip(names, *(column.cells for column in shown[1:]), strict=True)
     lines = [
@@ -59,7 +64,7 @@ def markdown(rows: Sequence[Row], margin_points: int | float) -> str:
         *([_lines(cell) for cell in row] for row in cells),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{legend(rows)}\n"
+    return f"{table}\n\n{said_below}".rstrip() + "\n"
 
 
 def notebook(rows: Sequence[Row], margin_points: int | float) -> str:
