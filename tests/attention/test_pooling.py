@@ -116,3 +116,11 @@ def test_a_neighbourhood_without_a_middle_or_neighbours_is_refused(side, words):
 def test_heads_and_rotary_positions_are_no_options():
     with pytest.raises(ValueError, match="pooling has no option 'rope': its options are pool_size"):
         build("pooling(rope=True)", DIM, HEADS, Tokens((3, 4)))
+
+
+@pytest.mark.parametrize("patches", [49, 12])
+def test_in_half_precision_only_input_and_output_are_rounded(patches):
+    tokens = Tokens((7, 7), prefix=1)
+    layer, ids = build("pooling", DIM, HEADS, tokens), None if patches == 49 else visible(2, tokens, patches)
+    x = (images(2, 1 + patches, DIM) + 3).bfloat16()
+    assert torch.equal(layer(x, ids), layer(x.float(), ids).bfloat16())

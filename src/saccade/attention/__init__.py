@@ -28,6 +28,7 @@ TABLE = {
     "cosformer": "saccade.attention.cosformer:CosFormer",
     "linformer": "saccade.attention.linformer:Linformer",
     "nystrom": "saccade.attention.nystrom:Nystrom",
+    "orthoformer": "saccade.attention.orthoformer:Orthoformer",
     "fourier": "saccade.attention.fourier:Fourier",
     "lambda": "saccade.attention.lambda_layer:Lambda",
     "xca": "saccade.attention.xca:XCA",
@@ -43,6 +44,8 @@ TABLE = {
     "compositional": "saccade.attention.compositional:Compositional",
     "differential": "saccade.attention.differential:Differential",
     "synthesizer": "saccade.attention.synthesizer:Synthesizer",
+    "agent": "saccade.attention.agent:Agent",
+    "pattern": "saccade.attention.pattern:Pattern",
 }
 
 # What every layer is told by its model, and no user writes.
