@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.attention.agreement import images, lively, slopes, visible
-from tests.attention.dense import DIM, HEADS, SIZES, agrees, largest_tensor, mask_of
+from tests.attention.dense import DIM, HEADS, SIZES, agrees, agrees_in_half_precision_where, largest_tensor, mask_of
 from torch.testing import assert_close
 
 from saccade.attention import Tokens, build
@@ -62,6 +62,10 @@ def test_few_visible_patches_leave_few_in_line(patches, partners):
     layer = build("axial", DIM, HEADS, tokens)
     seen = torch.stack([layer.reach(ids) for ids in visible(50, tokens, patches)])
     assert seen.sum(-1).double().mean().item() == pytest.approx(partners, abs=0.1)
+
+
+def test_rows_and_columns_without_any_visible_patch_make_nothing_infinite():
+    agrees_in_half_precision_where("axial", (12, 12), lambda y, x: y < 9 and x < 9)
 
 
 def test_nothing_as_large_as_all_pairs_is_made():

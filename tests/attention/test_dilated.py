@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.attention.agreement import images, lively, slopes, visible
-from tests.attention.dense import DIM, HEADS, SIZES, agrees, largest_tensor, mask_of
+from tests.attention.dense import DIM, HEADS, SIZES, agrees, agrees_in_half_precision_where, largest_tensor, mask_of
 from tests.peers import timm
 from torch.testing import assert_close
 
@@ -70,6 +70,10 @@ def test_the_function_stands_alone():
     mask = mask_of(tokens, ids, steps(3))[:, None]
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     assert_close(dilated_attention(q, k, v, tokens, ids, step=3), expected)
+
+
+def test_a_group_without_any_visible_patch_makes_nothing_infinite():
+    agrees_in_half_precision_where("dilated(k=2)", (28, 28), lambda y, x: y % 2 == 1 or x % 2 == 1)
 
 
 def test_nothing_as_large_as_all_pairs_is_made():

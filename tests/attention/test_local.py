@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.attention.agreement import images, lively, visible
-from tests.attention.dense import DIM, HEADS, SIZES, agrees, largest_tensor, mask_of
+from tests.attention.dense import DIM, HEADS, SIZES, agrees, agrees_in_half_precision_where, largest_tensor, mask_of
 from torch.testing import assert_close
 
 from saccade.attention import Tokens, build
@@ -70,6 +70,10 @@ def test_every_patch_is_a_query_once_beside_all_its_neighbours(grid, radius):
             assert around <= set(held)
 
 
+def test_a_tile_without_any_visible_patch_makes_nothing_infinite():
+    agrees_in_half_precision_where("local(radius=1)", (28, 28), lambda y, x: y < 20 and x < 20)
+
+
 def test_nothing_as_large_as_all_pairs_is_made():
     tokens = Tokens((56, 56), 1)
     assert largest_tensor("local(radius=3)", tokens) < tokens.count**2 / 12
@@ -108,6 +112,8 @@ def test_a_neighbourhood_of_the_whole_grid_is_refused():
     with pytest.raises(ValueError, match=r"radius must be 2..7;"):
         build('local(radius=8, metric="euclid")', DIM, HEADS, Tokens((7, 5), 1))
     build('local(radius=7, metric="euclid")', DIM, HEADS, Tokens((7, 5), 1))
+    # 3² + 4² = 5², and a disc has no rim.
+    build('local(radius=5, metric="euclid")', DIM, HEADS, Tokens((4, 5), 1))
     with pytest.raises(ValueError, match="needs a larger grid"):
         build("local(radius=1)", DIM, HEADS, Tokens((2, 2)))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.attention.agreement import images, lively, slopes, visible
-from tests.attention.dense import DIM, HEADS, SIZES, agrees, largest_tensor, mask_of
+from tests.attention.dense import DIM, HEADS, SIZES, agrees, agrees_in_half_precision_where, largest_tensor, mask_of
 from tests.peers import transformers
 from torch import nn
 from torch.testing import assert_close
@@ -126,6 +126,11 @@ def test_the_function_stands_alone():
     layer = lively("window(w=7, shift=3)", DIM, HEADS, tokens)
     q, k, v = layer.split(images(2, 197, DIM))
     assert_close(window_attention(q, k, v, tokens, w=7, shift=3), layer.reference_mix(q, k, v, None))
+
+
+def test_a_window_without_any_visible_patch_makes_nothing_infinite():
+    agrees_in_half_precision_where("window(w=7, shift=3)", (28, 28), lambda y, x: y < 15 and x < 25)
+    agrees_in_half_precision_where("window(w=7, relative_bias=True)", (28, 28), lambda y, x: y < 15 and x < 25)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
