@@ -83,9 +83,11 @@ def test_its_cost_grows_with_the_patches_and_not_with_their_square():
     def cost(side):
         return build("local(radius=3)", DIM, HEADS, Tokens((side, side))).mix_flops(side**2, side**2)
 
-    assert cost(112) == pytest.approx(4 * cost(56), rel=0.15)
-    # 10 x 10 tiles of 6 x 6 queries beside 12 x 12 keys.
-    assert cost(56) == 4 * DIM * 60**2 * 12**2
+    # Tiles of 7 x 7 queries beside 13 x 13 keys.
+    assert cost(56) == 4 * DIM * 56**2 * 13**2
+    assert cost(112) == 4 * cost(56)
+    # Of 8 x 8, which divide it.
+    assert cost(32) == 4 * DIM * 32**2 * 14**2
 
 
 @pytest.mark.parametrize(("grid", "hidden", "partners"), [((14, 14), 0.75, 2.75), ((7, 7), 0.755, 2.5)])
