@@ -38,6 +38,8 @@ VARIANTS = [
     "nystrom(landmarks=1, iterations=2)",
     "nystrom(landmarks=30)",
     "linformer(k=4, share_kv=True, rescale=False)",
+    "orthoformer(landmarks=1, bias=False)",
+    "orthoformer(landmarks=19, qk_norm=True)",
     "fourier(two_d=True, out_proj=True)",
     'fourier(per_head=True, norm="forward")',
     'lambda(position="table", u=2)',

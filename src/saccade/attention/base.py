@@ -161,6 +161,9 @@ class MultiHead(Attention):
     each_query_alone: ClassVar[bool] = False
     """A row of `mix` needs that row of q and all of k and v, so wanted rows cost no more than they are."""
 
+    chooses: ClassVar[bool] = False
+    """`mix` chooses some of the tokens, so its output jumps: half precision is checked on the same q, k and v."""
+
     def __init__(
         self,
         dim: int,

@@ -10,7 +10,16 @@ import torch
 
 from saccade.attention import build, function_clauses, module_clauses, parse
 from saccade.attention.initial import seeded
-from saccade.attention.made import HALF_TOLERANCES, Broken, Made, enlivened, norm_distance, outcome
+from saccade.attention.made import (
+    HALF_TOLERANCES,
+    Broken,
+    Made,
+    enlivened,
+    norm_distance,
+    on_rounded,
+    outcome,
+    rounded,
+)
 from saccade.attention.tokens import Tokens
 from saccade.attention.written import Written
 
@@ -107,9 +116,11 @@ def gate(
     x = torch.randn(1, tokens.prefix + patches, dim, generator=seeded(0)("images")).to(device, dtype)
     order = torch.randperm(tokens.patches, generator=seeded(0)("ids"))[:patches].sort().values
     ids = None if patches == tokens.patches else order[None].to(device)
-    fast, slow = x.requires_grad_(), x.detach().float().requires_grad_()
-    seen = outcome(made, made(fast, ids), fast)
-    expected = outcome(exact, exact.reference(slow, ids), slow)
+    forward, reference = (made, exact.reference) if dtype.itemsize >= 4 else (on_rounded(made)[0], on_rounded(exact)[1])
+    fast = (x if dtype.itemsize >= 4 else rounded(made, x)).requires_grad_()
+    slow = fast.detach().float().requires_grad_()
+    seen = outcome(made, forward(fast, ids), fast)
+    expected = outcome(exact, reference(slow, ids), slow)
     # A gradient far below the others is the rounding of one that is zero.
     least = 0.01 * max(float(values.detach().norm()) for values in expected.values())
     tolerance = HALF_TOLERANCES["gradient"] if dtype.itemsize < 4 else 1e-3

@@ -5,6 +5,7 @@ One that asks nothing of a layer says why in what it returns.
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,10 @@ from saccade.attention.made import (
     distance,
     enlivened,
     norm_distance,
+    on_rounded,
     outcome,
     require_near,
+    rounded,
 )
 from saccade.attention.softmax import Softmax
 from saccade.attention.tokens import Tokens
@@ -234,9 +237,11 @@ def bf16_is_near(made: Made) -> None:
     """In bf16, and under autocast, outputs and gradients are near those of float32 on the same values."""
     for tokens, ids in made.cases():
         patches = tokens.patches if ids is None else ids.shape[1]
-        half, half_x = made.layer(tokens, patches).bfloat16(), made.images(tokens, patches).bfloat16().requires_grad_()
+        layer = made.layer(tokens, patches).bfloat16()
+        half_x = rounded(layer, made.images(tokens, patches).bfloat16()).requires_grad_()
         # The same rounded values, computed with more digits.
-        exact, x = made.layer(tokens, patches).bfloat16().float(), half_x.detach().float().requires_grad_()
+        x = half_x.detach().float().requires_grad_()
+        (half, _), (exact, _) = on_rounded(layer), on_rounded(copy.deepcopy(layer).float())
         expected = _with_gradient(exact(x, ids), x)
         with torch.autocast("cpu", torch.bfloat16):
             cast = exact(x, ids)

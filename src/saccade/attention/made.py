@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.attention import attention_class, resolve
-from saccade.attention.base import Attention
+from saccade.attention.base import Attention, MultiHead
 from saccade.attention.initial import seeded
 from saccade.attention.tokens import Tokens
 from saccade.attention.written import Written
@@ -32,6 +32,8 @@ COUNTS = (
 
 # bf16 keeps 8 bits: 0.4 % a rounding, and a layer rounds a handful of times.
 HALF_TOLERANCES = {"output": 0.02, "gradient": 0.04}
+
+Mixing = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Broken(AssertionError):  # noqa: N818
@@ -181,6 +183,29 @@ def outcome(layer: nn.Module, y: Tensor, x: Tensor) -> dict[str, Tensor]:
         (y * weights).sum(), list(leaves.values()), allow_unused=True, materialize_grads=True, retain_graph=True
     )
     return {"output": y, **{f"gradient by {name}": slope for name, slope in zip(leaves, slopes, strict=True)}}
+
+
+def rounded(layer: Attention, x: Tensor) -> Tensor:
+    """What half precision is checked on: the images, or the projections of a layer that chooses tokens.
+
+    From rounded queries it may choose others, and then nothing is near; from the same it chooses the same.
+    """
+    return layer.qkv(x).detach() if isinstance(layer, MultiHead) and layer.chooses else x
+
+
+def on_rounded(layer: Attention) -> tuple[Mixing, Mixing]:
+    """`forward` and `reference` as functions of what `rounded` gives, and of the ids."""
+    if not (isinstance(layer, MultiHead) and layer.chooses):
+        return layer, layer.reference
+
+    def between(mix: Callable[..., Tensor]) -> Mixing:
+        def on_projections(qkv: Tensor, ids: Tensor | None) -> Tensor:
+            q, k, v = (y.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=-1))
+            return mix(q, k, v, ids).transpose(1, 2).flatten(2)
+
+        return on_projections
+
+    return between(layer.mix), between(layer.reference_mix)
 
 
 def _visible(tokens: Tokens) -> int:
