@@ -155,3 +155,10 @@ def test_other_words_are_refused(options, words):
     unchecked = inspect.unwrap(Compositional.__init__)
     with pytest.raises(ValueError, match=words):
         unchecked(object.__new__(Compositional), DIM, HEADS, TOKENS, **options)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(2, 9)])
+@pytest.mark.parametrize("options", ["", "(share_qkv=True)", '(rule="linear",bias=False)'])
+def test_wanted_rows_are_those_of_the_loops(options, rows):
+    layer, x = lively(f"compositional{options}", DIM, HEADS, TOKENS), images(2, 13, DIM).requires_grad_()
+    agree(layer, layer(x, outputs=rows), written_out(layer, x)[:, rows], x)
