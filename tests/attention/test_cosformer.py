@@ -149,6 +149,13 @@ def test_sums_are_exact_where_half_precision_would_stop_counting(dtype):
 
 
 @pytest.mark.parametrize("n", [50, 7])
+def test_in_bf16_only_the_result_is_rounded(n):
+    leaves = heads(n, 16, dtype=torch.bfloat16)
+    exact = cosformer_attention(*(x.double() for x in leaves))
+    assert_close(cosformer_attention(*leaves), exact.bfloat16(), rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [50, 7])
 def test_autocast_does_not_reach_the_sums(n):
     leaves = heads(n, 16, dtype=torch.float32)
     expected = cosformer_attention(*leaves)

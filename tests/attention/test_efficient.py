@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from saccade.attention import Tokens, build
 from saccade.attention.efficient import Efficient, efficient_attention
+from saccade.attention.flops import counted_flops
 
 DIM, HEADS = 24, 3
 
@@ -80,6 +81,14 @@ def test_sums_are_exact_where_bf16_would_stop_counting():
 
 @pytest.mark.parametrize("n", [50, 7])
 @pytest.mark.parametrize("norm", ["softmax", "scale"])
+def test_in_bf16_only_the_result_is_rounded(n, norm):
+    leaves = heads(n, 16, dtype=torch.bfloat16)
+    exact = efficient_attention(*(x.double() for x in leaves), norm)
+    assert_close(efficient_attention(*leaves, norm), exact.bfloat16(), rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [50, 7])
+@pytest.mark.parametrize("norm", ["softmax", "scale"])
 def test_autocast_does_not_reach_the_sums(n, norm):
     leaves = heads(n, 16, dtype=torch.float32)
     expected = efficient_attention(*leaves, norm)
@@ -99,6 +108,13 @@ def test_its_cost_grows_with_the_number_of_tokens():
     assert layer.mix_flops(10_000, 10_000) == 4 * 10_000 * 64 * 16
     # Where there are fewer tokens than channels, softmax's own two products are less work.
     assert layer.mix_flops(10, 10) == 4 * 10 * 10 * 64
+
+
+@pytest.mark.parametrize(("n", "rows"), [(5, 5), (8, 8), (50, 50), (50, 3)])
+def test_the_cheaper_order_runs(n, rows):
+    q, k, v = heads(n, rows=rows, batch=1)
+    orders = 2 * n * rows, 8 * (n + rows)
+    assert counted_flops(lambda: efficient_attention(q, k, v)) == 2 * 2 * 8 * min(orders)
 
 
 @pytest.mark.parametrize("norm", ["none", 1, True])

@@ -133,12 +133,33 @@ def test_sums_are_exact_where_bf16_would_stop_counting():
 
 
 @pytest.mark.parametrize("n", [50, 3])
+def test_in_bf16_only_the_result_is_rounded(n):
+    leaves = heads(n, dtype=torch.bfloat16)
+    exact = focused_attention(*(x.double() for x in leaves))
+    assert_close(focused_attention(*leaves), exact.bfloat16(), rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [50, 3])
 def test_autocast_does_not_reach_the_sums(n):
     leaves = heads(n, dtype=torch.float32)
     expected = focused_attention(*leaves)
     with torch.autocast("cpu", torch.bfloat16):
         seen = focused_attention(*leaves)
     assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_is_kept_for_backward_but_inputs(dtype):
+    leaves = heads(300, dtype=dtype)
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        y = focused_attention(*leaves)
+    assert sum(kept.values()) <= 3 * y.numel() * y.element_size()
 
 
 @pytest.mark.parametrize("convolution", [0, 3, 5])

@@ -57,8 +57,8 @@ def test_heads_are_ignored(num_heads):
 
 
 def test_a_layer_is_the_function_between_projections():
-    for mean in (False, True):
-        layer = lively(f"hydra(mean={mean})", DIM, 3, Tokens((3, 4), 1))
+    for options, mean in (("", False), ("(mean=True)", True)):
+        layer = lively(f"hydra{options}", DIM, 3, Tokens((3, 4), 1))
         x = images(2, 13, DIM)
         q, k, v = (one.unflatten(2, (3, 8)).transpose(1, 2) for one in layer.qkv(x).chunk(3, dim=2))
         assert_close(layer(x), layer.proj(written_out(q, k, v, mean).transpose(1, 2).flatten(2)))
@@ -94,6 +94,13 @@ def test_sums_are_exact_where_bf16_would_stop_counting():
     q, k, v = (torch.ones(1, 1, 2000, 4, dtype=torch.bfloat16) for _ in range(3))
     # Each token's channels are 1/2 of its norm.
     assert_close(hydra_attention(q, k, v), torch.full_like(v, 500))
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_in_bf16_only_the_result_is_rounded(mean):
+    leaves = heads(50, dtype=torch.bfloat16)
+    exact = hydra_attention(*(x.double() for x in leaves), mean)
+    assert_close(hydra_attention(*leaves, mean), exact.bfloat16(), rtol=2**-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("mean", [False, True])

@@ -7,6 +7,7 @@ from typing import Unpack
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.initial import GeneratorOf, fill_uniform, unseeded
@@ -209,7 +210,24 @@ def focused_attention(
     scale: Float[Tensor, "h 1 e"] | float = 1.0,
     power: int = 3,
 ) -> Float[Tensor, "b h m e"]:
-    """f(Q)(f(K)ᵀV / N) / (f(Q)·mean f(K) + 1e-6), the linear part alone, float32 at least; `scale` is s."""
+    """f(Q)(f(K)ᵀV / N) / (f(Q)·mean f(K) + 1e-6), the linear part alone, float32 at least; `scale` is s.
+
+    The backward pass computes it again: the steps of f would be kept otherwise, five times what q, k and v take.
+    """
+    # A compiler decides by itself what to keep.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return _sums(q, k, v, scale, power)
+    y: Tensor = checkpoint(_sums, q, k, v, scale, power, use_reentrant=False, preserve_rng_state=False)
+    return y
+
+
+def _sums(
+    q: Float[Tensor, "b h m e"],
+    k: Float[Tensor, "b h n e"],
+    v: Float[Tensor, "b h n e"],
+    scale: Float[Tensor, "h 1 e"] | float,
+    power: int,
+) -> Float[Tensor, "b h m e"]:
     rows, (n, e) = q.shape[2], k.shape[2:]
     with without_autocast(q.device):
         wide = at_least_float32(v)
