@@ -61,7 +61,7 @@ def main() -> int:
     # Where a worker finds the rivals, and the import of timm that works beside any build of torch.
     found = [str(ROOT / "benchmarks"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
-    folder = asked.output or default_folder()
+    folder = asked.output or default_folder("vit-step")
     records: list[Record] = []
     for shape in asked.shapes:
         for dtype in asked.dtypes:
@@ -90,10 +90,10 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def default_folder() -> Path:
+def default_folder(question: str) -> Path:
     facts = machine_facts()
     machine = re.sub(r"[^a-z0-9]+", "-", f"{facts['processor']} {facts['cores']} cores".lower()).strip("-")
-    return ROOT / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{machine}-vit-step"
+    return ROOT / "results" / f"{datetime.now(UTC):%Y-%m-%d}-{machine}-{question}"
 
 
 def subject_of(shape: Shape, dtype: str, asked: argparse.Namespace) -> Subject:

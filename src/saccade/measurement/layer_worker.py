@@ -45,12 +45,21 @@ class Forward:
 
 
 class ForwardBackward:
-    """A pass and the gradients by every input and weight, in training mode."""
+    """A pass and the gradients by every input and weight, in training mode.
 
-    def __init__(self, module: nn.Module, inputs: list[Tensor], terms: Terms) -> None:
+    Args:
+        module: what is called.
+        inputs: what it is given; they become leaves.
+        terms: device and autocast.
+        shape: of the output; None for that of the first input.
+    """
+
+    def __init__(
+        self, module: nn.Module, inputs: list[Tensor], terms: Terms, shape: tuple[int, ...] | None = None
+    ) -> None:
         self.module, self.inputs, self.terms = module, [one.requires_grad_() for one in inputs], terms
         self.leaves = [*self.inputs, *(weight for weight in module.parameters() if weight.requires_grad)]
-        self.dy = normal([tuple(inputs[0].shape)], inputs[0].dtype, terms, seed=1)[0]
+        self.dy = normal([shape or tuple(inputs[0].shape)], inputs[0].dtype, terms, seed=1)[0]
 
     def __call__(self) -> None:
         """One pass and its gradients, which are dropped."""
