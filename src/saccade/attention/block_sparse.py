@@ -46,7 +46,7 @@ class BlockSparse(Masked):
     """
 
     paper = "Zaheer et al. 2020, https://arxiv.org/abs/2007.14062"
-    cost = "N b (nnz / row) D"
+    cost = "N b w D, w blocks of b a row"
     any_length = False
     free_of_order = False
     needs_grid = True

@@ -157,9 +157,15 @@ def key_lists(pairs: Bool[Tensor, "l l"], length: int) -> Int[Tensor, "l k"]:
     Where more are on than `length`, the last are left out.
     """
     ids = torch.arange(len(pairs), device=pairs.device)
-    listed = torch.where(pairs, ids, len(ids)).fill_diagonal_(-1).sort(dim=1).values[:, :length]
-    listed = torch.where(listed == len(ids), -1, listed)
-    return torch.cat([ids[:, None], listed[:, 1:]], dim=1)
+    others = pairs.clone().fill_diagonal_(False)
+    row, column = others.nonzero(as_tuple=True)
+    counts = others.sum(1)
+    place = 1 + torch.arange(len(row), device=pairs.device) - (counts.cumsum(0) - counts)[row]
+    kept = place < length
+    lists = torch.full((len(pairs), length), -1, device=pairs.device)
+    lists[:, 0] = ids
+    lists[row[kept], place[kept]] = column[kept]
+    return lists
 
 
 def most(mean: float) -> int:
