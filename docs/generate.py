@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -88,6 +89,56 @@ def _options(facts: Facts, options: Iterable[str]) -> str:
     return _table(("option", "default", "what it means"), rows)
 
 
+def xformers() -> str:
+    """docs/xformers.md: every class of the shim, from its docstring."""
+    from saccade.compat.xformers import ATTENTION_REGISTRY, SUCCESSORS, MultiHeadDispatch
+
+    rows, sections = [], []
+    named = {**ATTENTION_REGISTRY, "build_multi_head_attention": MultiHeadDispatch}
+    for name, cls in named.items():
+        title, _, rest = (inspect.getdoc(cls) or "").partition("\n")
+        computes, _, repaired = title.partition(" Repaired: ")
+        become = f"[{SUCCESSORS[name]}](attentions.md#{SUCCESSORS[name]})" if name in SUCCESSORS else "every layer"
+        link = f"[{cls.__name__}](#{cls.__name__.lower()})"
+        rows.append((link, computes, repaired or "nothing to repair", f"`{name}`", become))
+        text, _, arguments = rest.partition("\nArgs:\n")
+        lines = re.sub(r"\n {8}", " ", f"\n{arguments}").split("\n")
+        options = [re.sub(r"^ {4}(\w+): ", r"* `\1`: ", _plain(line)) for line in lines if line.strip()]
+        sections.append("\n\n".join([f"## {cls.__name__}", _plain(title), _plain(text.strip()), "\n".join(options)]))
+    table = _table(("class", "what it computes", "repaired", "name in a configuration", "saccade's own layer"), rows)
+    return "\n\n".join([_XFORMERS, table, *sections]) + "\n"
+
+
+_XFORMERS = """# xFormers' attentions
+
+xFormers shipped a zoo of attentions until v0.0.28 and then deleted it. `saccade.compat.xformers` has them by their
+names, with the same arguments and the same weights in the state dict; the mathematics is saccade's own, without the
+faults that are listed here. `python docs/generate.py` writes this page from the docstrings.
+
+```python
+# from xformers.components.attention import NystromAttention, build_attention
+# from xformers.components import MultiHeadDispatch, build_multi_head_attention
+from saccade.compat.xformers import MultiHeadDispatch, NystromAttention, build_attention, build_multi_head_attention
+
+attention = NystromAttention(dropout=0.0, num_heads=12, num_landmarks=32)
+layer = MultiHeadDispatch(dim_model=768, num_heads=12, attention=attention)
+y = layer(x)
+```
+
+An attention is called with q, k and v of (heads of images, N, e), as there, or of (images, heads, N, e). `att_mask` is
+Boolean with True for what is kept, or added to the scores; it is (N, N), or one such for each image or for each head of
+each image. Differences that hold for all:
+
+* What cannot be done as asked is a ValueError that says what to do: a mask that an attention cannot heed, an option
+  that was overlooked, an unknown one. Nothing becomes softmax silently.
+* Nothing is random in evaluation, and what was drawn when the layer was built is in its state, or a function of a seed.
+* A configuration for several attentions may name options that another of them takes, as there, but not `causal=True`
+  for one that has no causal form, nor a name that none knows.
+
+They see a sequence: no grid, no prefix tokens, no ids of visible patches. For images and masked autoencoders take
+saccade's own layers, in the last column."""
+
+
 def _linked(paper: str) -> str:
     """Authors and year as the text of the link."""
     return re.sub(r"([^;]+?), (https?://[^\s;,]+)", r"[\1](\2)", paper)
@@ -108,6 +159,7 @@ STATIONS = [
     "errors",
     "record",
     "attention",
+    "compat",
     "models",
     "data",
     "training",
@@ -136,3 +188,4 @@ if __name__ == "__main__":
     document = ROOT / "CONTRIBUTING.md"
     document.write_text(with_map(document.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "attentions.md").write_text(attentions(), encoding="utf-8")
+    (ROOT / "docs" / "xformers.md").write_text(xformers(), encoding="utf-8")

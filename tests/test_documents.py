@@ -1,6 +1,7 @@
 """What the documents say is what the code says."""
 
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from saccade.attention import TABLE, Tokens, build
 from saccade.attention.contract import CLAUSES, check
 from saccade.attention.facts import facts
 from saccade.cli import run
+from saccade.compat import xformers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +26,23 @@ spec.loader.exec_module(generate)
 def test_the_page_of_attentions_is_what_the_classes_say():
     text = (ROOT / "docs" / "attentions.md").read_text(encoding="utf-8")
     assert text == generate.attentions(), "run `python docs/generate.py`"
+
+
+def test_the_page_of_xformers_is_what_its_classes_say():
+    text = (ROOT / "docs" / "xformers.md").read_text(encoding="utf-8")
+    assert text == generate.xformers(), "run `python docs/generate.py`"
+
+
+def test_every_class_and_option_of_xformers_is_explained():
+    parts = re.split(r"^## (.+)$", generate.xformers(), flags=re.MULTILINE)
+    explained = dict(zip(parts[1::2], parts[2::2], strict=True))
+    classes = [*xformers.ATTENTION_REGISTRY.values(), xformers.MultiHeadDispatch]
+    assert list(explained) == [cls.__name__ for cls in classes]
+    assert set(xformers.SUCCESSORS) == set(xformers.ATTENTION_REGISTRY)
+    assert set(xformers.SUCCESSORS.values()) <= set(TABLE)
+    for cls in classes:
+        listed = re.findall(r"^\* `(\w+)`: ", explained[cls.__name__], flags=re.MULTILINE)
+        assert sorted(listed) == sorted(inspect.signature(cls).parameters), cls
 
 
 def sections() -> dict[str, str]:

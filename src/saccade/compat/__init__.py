@@ -1,0 +1,1 @@
+"""Other libraries' names and calls for what saccade computes."""
