@@ -51,9 +51,9 @@ def _properties(found: Sequence[Facts]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("attention", "cost O()", "any N?", "order-free?", "grid?"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("equals softmax")
+    for column in ("attention", "cost O()", "any N?", "order-free?", "grid?", "equals softmax"):
+        # The two that are phrases share what is left of a narrow terminal.
+        table.add_column(column, no_wrap=column not in ("cost O()", "equals softmax"))
     for facts in found:
         said = ("yes" if fact else "no" for fact in (facts.any_length, facts.free_of_order, facts.needs_grid))
         table.add_row(facts.name, facts.cost, *said, facts.exact_when)
