@@ -122,6 +122,17 @@ def test_progress_is_shown(records, heard):
     assert max(done) == max(total)
 
 
+def test_a_long_silence_is_broken(monkeypatch):
+    one = LayerSubject(attention="softmax", dim=16, num_heads=2, grid=(2, 2), terms=Terms())
+    progress = Heard()
+    monkeypatch.setattr(layers, "SILENT_SECONDS", -1.0)
+    Layers([[one]], what=["core"], repeats=2, progress=progress)._shown(2)(5)
+    assert progress.lines == ["  5 of 6 turns"]
+    monkeypatch.setattr(layers, "SILENT_SECONDS", 1e9)
+    Layers([[one]], what=["core"], repeats=2, progress=progress)._shown(2)(5)
+    assert len(progress.lines) == 1
+
+
 @pytest.mark.parametrize("patches", [1, 4, 196, 12544])
 def test_a_square_is_a_grid(patches):
     rows, columns = square(patches)

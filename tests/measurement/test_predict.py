@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.attention import Tokens, build
+from saccade.attention import Tokens, Written, build, list_attentions, parse
+from saccade.attention.made import Made
 from saccade.measurement.layer import Core
 from saccade.measurement.predict import Tally, predicted_bytes
 from saccade.measurement.terms import Terms
@@ -63,6 +64,18 @@ def test_a_prediction_is_what_a_real_run_makes():
     with Tally([*leaves, dy]) as tally:
         torch.autograd.grad(layer(inputs), leaves, dy)
     assert predicted_bytes(layer, [(2, 64, 32)], torch.float32, Terms()) == tally.peak_bytes
+
+
+@pytest.mark.parametrize("attention", list_attentions())
+def test_every_mechanism_is_predicted(attention):
+    tokens = Tokens((8, 8), 1)
+    made = Made(parse(attention), 16, 2)
+    layer = build(Written(attention, tuple(made.options(tokens, 64).items())), 16, 2, tokens)
+    before = {name: values.clone() for name, values in layer.state_dict().items()}
+    # Above the output and the input's gradient.
+    assert predicted_bytes(layer, [(2, 65, 16)], torch.float32, Terms()) >= 2 * 4 * 2 * 65 * 16
+    for name, values in layer.state_dict().items():
+        assert torch.equal(values, before[name])
 
 
 def test_nothing_is_allocated_for_what_would_never_fit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -19,6 +20,9 @@ from saccade.training.progress import Progress, Silent
 
 SOFTMAX = ('softmax(kernel="sdpa")', 'softmax(kernel="explicit")')
 """The baseline, by each of its kernels; the faster one at a size is what the others are divided by."""
+
+# After so long a line says how far it is.
+SILENT_SECONDS = 20.0
 
 
 def square(patches: int) -> tuple[int, int]:
@@ -123,8 +127,17 @@ class Layers:
         ]
 
     def _shown(self, turns: int) -> Callable[[int], None]:
-        total = turns * (1 + self.repeats)
-        return lambda done: self.progress.advance(done, total)
+        """Moves the bar on; where there is none, large sizes are heard of now and then."""
+        total, last = turns * (1 + self.repeats), time.monotonic()
+
+        def show(done: int) -> None:
+            nonlocal last
+            self.progress.advance(done, total)
+            if time.monotonic() - last > SILENT_SECONDS:
+                last = time.monotonic()
+                self.progress.say(f"  {done} of {total} turns")
+
+        return show
 
     def _weighed(self, subject: LayerSubject, what: str) -> Record:
         self.progress.say(f"  weighing the {what} of {subject.attention}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -70,19 +70,28 @@ def predicted_bytes(module: nn.Module, shapes: Sequence[Sequence[int]], dtype: t
         None where the module does what only real tensors can.
     """
     device = torch.device(terms.device)
+    made = copy.deepcopy(module)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
+            _without_memory(made, device)
             inputs = [torch.empty(shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
-            state = {
-                name: torch.empty(values.shape, dtype=values.dtype, device=device, requires_grad=values.requires_grad)
-                for name, values in {**dict(module.named_parameters()), **dict(module.named_buffers())}.items()
-            }
-            weights = [one for one in state.values() if one.requires_grad]
+            state = [*made.parameters(), *made.buffers()]
             dy = torch.empty_like(inputs[0])
-            with Tally([*inputs, *state.values(), dy]) as tally, autocast(terms):
-                y = functional_call(module, state, tuple(inputs))
-                torch.autograd.grad(y, [*inputs, *weights], dy.to(y.dtype), allow_unused=True)
+            with Tally([*inputs, *state, dy]) as tally, autocast(terms):
+                y = made(*inputs)
+                leaves = [*inputs, *(weight for weight in state if weight.requires_grad)]
+                torch.autograd.grad(y, leaves, dy.to(y.dtype), allow_unused=True)
             return tally.peak_bytes
     # A class of somebody's may do what only real tensors can; then nothing is known beforehand.
     except Exception:
         return None
+
+
+def _without_memory(module: nn.Module, device: torch.device) -> None:
+    """Replaces weights and buffers by new ones, which take no memory under a mode."""
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+            part.register_parameter(name, nn.Parameter(empty, requires_grad=weight.requires_grad))
+        for name, values in part.named_buffers(recurse=False):
+            setattr(part, name, torch.empty(values.shape, dtype=values.dtype, device=device))
