@@ -151,3 +151,10 @@ def test_the_proposed_options_are_cheaper_than_softmax(patches):
     layer = Linformer(DIM, HEADS, tokens, **Linformer.options_for(tokens, patches))
     assert layer.refusal(patches) is None
     assert layer.mix_flops(patches, patches) <= build("softmax", DIM, HEADS, tokens).mix_flops(patches, patches)
+
+
+def test_it_multiplies_the_patches_by_their_columns_and_every_token_by_prefix_and_sums():
+    layer = build("linformer(k=5)", DIM, HEADS, Tokens((3, 4), prefix=2))
+    projecting, looking = 2 * 2 * 5 * 12 * DIM, 2 * 2 * 14 * (2 + 5) * DIM
+    assert layer.flops(12) == 2 * 14 * 4 * DIM**2 + projecting + looking
+    assert layer.flops(12, 1) == 2 * 2 * (14 + 1) * DIM**2 + projecting + looking // 14
