@@ -1,6 +1,7 @@
 """What a bench measured: ratios to the best softmax of the size, gaps with their reasons, a report and a picture."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -90,6 +91,11 @@ def test_ratios_stay_within_a_round(records):
     alone = found([stranger, record(SDPA, 800, 1.0)], "linear")
     assert alone.points[50].ratio is None
     assert alone.crossing is None
+
+
+def test_a_softmax_of_another_round_is_nobodys_baseline(records):
+    other = replace(record(SDPA, 50, 0.1), round="another day")
+    assert found([other, *records], "linear").points[50].ratio.value == pytest.approx(2.0)
 
 
 def test_softmax_comes_first_and_the_others_as_measured(records):
