@@ -142,6 +142,7 @@ def test_what_is_drawn_in_training_is_dropout_alone_and_nothing_in_eval(name):
     if name not in ("pooling", "visual"):
         layer.attn_drop.p = 0.5
         assert not torch.equal(layer.train()(*tokens), layer(*tokens))
+        assert torch.equal(layer.eval()(*tokens), layer(*tokens))
 
 
 @every_attention
@@ -489,9 +490,9 @@ def test_visual_is_the_convolutions_as_sums_over_patches():
     enliven(layer)
     x = torch.randn(1, side * side, E, dtype=torch.float64).requires_grad_()
 
-    def around(conv, u):
+    def around(conv, u, gap):
         """A depthwise convolution, place by place."""
-        gap, middle = conv.dilation[0], conv.kernel_size[0] // 2
+        middle = conv.kernel_size[0] // 2
         rows = []
         for here in range(side * side):
             total = conv.bias
@@ -504,7 +505,10 @@ def test_visual_is_the_convolutions_as_sums_over_patches():
 
     first, _, kernel, last = layer.block
     u = nn.functional.gelu(x @ first.weight[:, :, 0, 0].T + first.bias)
-    seen = around(kernel.conv_spatial, around(kernel.conv0, u)) @ kernel.conv1.weight[:, :, 0, 0].T + kernel.conv1.bias
+    seen = (
+        around(kernel.conv_spatial, around(kernel.conv0, u, 1), 3) @ kernel.conv1.weight[:, :, 0, 0].T
+        + kernel.conv1.bias
+    )
     expected = x + (u * seen) @ last.weight[:, :, 0, 0].T + last.bias
     assert_same(layer(x), expected, [x, *layer.parameters()])
 
