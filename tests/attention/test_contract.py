@@ -37,6 +37,8 @@ VARIANTS = [
     "nystrom(landmarks=5, convolution=5)",
     "nystrom(landmarks=1, iterations=2)",
     "nystrom(landmarks=30)",
+    "nystrom(two_d=True, landmarks=9)",
+    "nystrom(two_d=True, landmarks=4, convolution=3)",
     "linformer(k=4, share_kv=True, rescale=False)",
     "orthoformer(landmarks=1, bias=False)",
     "orthoformer(landmarks=19, qk_norm=True)",

@@ -5,12 +5,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nystrom_attention import NystromAttention
+from tests.attention.agreement import slopes, visible
 from tests.peers import transformers
 from torch.testing import assert_close
 from transformers.models.nystromformer.modeling_nystromformer import NystromformerSelfAttention
 
 from saccade.attention import Tokens, build
-from saccade.attention.nystrom import Nystrom, pseudo_inverse, segment_bounds, segment_means
+from saccade.attention.nystrom import (
+    Nystrom,
+    block_members,
+    nystrom_attention,
+    pseudo_inverse,
+    segment_bounds,
+    segment_means,
+)
 
 
 def lively(attention, tokens, dim=32, num_heads=4):
@@ -178,3 +186,89 @@ def test_the_proposed_options_are_never_refused_on_two_patches_or_more():
     for patches in range(2, 200):
         tokens = Tokens((1, patches))
         assert Nystrom(32, 4, tokens, **Nystrom.options_for(tokens, patches)).refusal(patches) is None
+
+
+def blocks_in_loops(layer, q, k, v, ids):
+    """The published steps on the blocks of one image and head that have a visible patch, found by their bounds."""
+    prefix, (rows, columns), side = layer.tokens.prefix, layer.tokens.grid, int(layer.landmarks**0.5)
+    groups = [[token] for token in range(prefix)]
+    for down in range(side):
+        for across in range(side):
+            inside = [
+                prefix + place
+                for place, one in enumerate(ids.tolist())
+                if down <= one // columns * side / rows < down + 1
+                and across <= one % columns * side / columns < across + 1
+            ]
+            groups += [inside] if inside else []
+    q_marks, k_marks = (torch.stack([x[group].mean(0) for group in groups]) for x in (q, k))
+    scale = q.shape[1] ** -0.5
+    k2 = (scale * q_marks @ k_marks.T).softmax(1)
+    z, one = k2.T / k2.sum(0).max(), torch.eye(len(groups), dtype=q.dtype)
+    for _ in range(layer.iterations):
+        z = z @ (13 * one - k2 @ z @ (15 * one - k2 @ z @ (7 * one - k2 @ z))) / 4
+    return (scale * q @ k_marks.T).softmax(1) @ z @ (scale * q_marks @ k.T).softmax(1) @ v
+
+
+# Of 3 x 3 blocks of a 7 x 5 grid none is as large as another; of 4 x 4 most are empty where 6 patches are visible.
+@pytest.mark.parametrize(("landmarks", "patches"), [(9, None), (9, 11), (4, 20), (16, 17)])
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_blocks_of_the_grid_are_means_of_their_visible_patches(landmarks, patches, prefix):
+    tokens = Tokens((7, 5), prefix)
+    layer = lively(f"nystrom(two_d=True, landmarks={landmarks})", tokens)
+    whole = torch.arange(tokens.patches).expand(2, -1)
+    ids = None if patches is None else visible(2, tokens, patches)
+    x = images(tokens)[:, : prefix + (patches or tokens.patches)].requires_grad_()
+    q, k, v = layer.split(x)
+    rows = [
+        torch.stack([blocks_in_loops(layer, *(one[image, head] for one in (q, k, v)), places) for head in range(4)])
+        for image, places in enumerate(whole if ids is None else ids)
+    ]
+    expected = layer.merge(torch.stack(rows))
+    y = layer(x, ids)
+    assert_close(y, expected)
+    assert_close(slopes(y, [x, layer.qkv.weight]), slopes(expected, [x, layer.qkv.weight]))
+
+
+def test_an_empty_block_is_no_landmark():
+    tokens = Tokens((6, 6))
+    layer = lively("nystrom(two_d=True, landmarks=9)", tokens)
+    corner = torch.tensor([[0, 1, 6, 7, 14, 15, 20, 21, 34, 35]])
+    members = block_members(tokens, corner, 3, corner.device)
+    assert members.sum(2).tolist() == [[4, 0, 0, 0, 4, 0, 0, 0, 2]]
+    x = images(tokens)[:1, :10].requires_grad_()
+    y = layer(x, corner)
+    assert all(values.isfinite().all() for values in (y, *slopes(y, [x])))
+    # Three landmarks of their own: nothing of the other six is left.
+    q, k, v = layer.split(x)
+    marks = [torch.stack([one[:, :, a:z].mean(2) for a, z in ((0, 4), (4, 8), (8, 10))], dim=2) for one in (q, k)]
+    assert_close(y, layer.merge(nystrom_attention(q, k, v, *marks)))
+
+
+def test_one_visible_patch_a_block_or_none_gives_numbers_in_float32():
+    tokens = Tokens((12, 12), prefix=1)
+    layer = build("nystrom(two_d=True, landmarks=36)", 32, 4, tokens)
+    ids = visible(2, tokens, 37)
+    x = torch.randn(2, 38, 32, requires_grad=True)
+    y = layer(x, ids)
+    assert all(values.isfinite().all() for values in (y, *slopes(y, [x, *layer.parameters()])))
+
+
+def test_blocks_of_a_single_column_are_segments():
+    # One block a side is one segment of everything.
+    tokens = Tokens((4, 5), prefix=1)
+    blocks, segments = (lively(f"nystrom(landmarks=1, two_d={two_d})", tokens) for two_d in (True, False))
+    assert_close(blocks(images(tokens)), segments(images(tokens)))
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "grid", "says"),
+    [
+        (8, (7, 7), "landmarks must be a square number"),
+        (16, (3, 20), "grid of 3 x 20: there must be no more blocks a side than patches, so landmarks must be 1..9"),
+        (49, (7, 7), "49 of them patches: landmarks must be 1..48"),
+    ],
+)
+def test_blocks_that_do_not_fit_the_grid_are_refused(landmarks, grid, says):
+    with pytest.raises(ValueError, match=says):
+        build(f"nystrom(two_d=True, landmarks={landmarks})", 32, 4, Tokens(grid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Unpack
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor, nn
 
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.initial import GeneratorOf, fill_uniform, unseeded
-from saccade.attention.parts import at_least_float32, require_whole, softmax_attention, without_autocast
+from saccade.attention.parts import (
+    at_least_float32,
+    coordinates,
+    require_whole,
+    softmax_attention,
+    without_autocast,
+)
 from saccade.attention.tokens import Tokens
 
 
@@ -21,7 +28,9 @@ class Nystrom(MultiHead):
     is a run of neighbours; each prefix token is a landmark of its own. 1/√e stands in every softmax, once.
 
     Args:
-        landmarks: segments of the patches.
+        landmarks: segments of the patches, or blocks of the grid.
+        two_d: the means are over √M x √M blocks of the grid instead, of their visible patches alone; a block that has
+            none is no landmark of that image. Ours: the paper knows no grid.
         iterations: steps towards the pseudo-inverse. Six, as in the paper: not converged when scores are flat, and so
             it was published.
         convolution: length of a depthwise convolution of V along the tokens, one kernel a head, added to the output; 0
@@ -45,16 +54,23 @@ class Nystrom(MultiHead):
         landmarks: int = 8,
         iterations: int = 6,
         convolution: int = 0,
+        two_d: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         require_whole("nystrom", 1, landmarks=landmarks, iterations=iterations)
         require_whole("nystrom", 0, convolution=convolution)
         if convolution and convolution % 2 == 0:
             raise ValueError(f"nystrom(convolution={convolution}): must be odd, or 0 for none")
+        if two_d and math.isqrt(landmarks) ** 2 != landmarks:
+            raise ValueError(
+                f"nystrom(two_d=True, landmarks={landmarks}): landmarks must be a square number, as many blocks down "
+                "as across"
+            )
         super().__init__(dim, num_heads, tokens, layer=layer, **shared)
         self.landmarks = landmarks
         self.iterations = iterations
         self.convolution = convolution
+        self.two_d = two_d
         self.conv = (
             nn.Conv2d(
                 num_heads, num_heads, (convolution, 1), padding=(convolution // 2, 0), groups=num_heads, bias=False
@@ -72,19 +88,25 @@ class Nystrom(MultiHead):
         patches: Int[Tensor, "b p"] | None,
     ) -> Float[Tensor, "b h n e"]:
         """By landmarks, plus the convolution where there is one."""
-        y = self.by_landmarks(q, k, v)
+        y = self.by_landmarks(q, k, v, patches)
         return y if self.conv is None else y + self.conv(v)
 
     def by_landmarks(
-        self, q: Float[Tensor, "b h n e"], k: Float[Tensor, "b h n e"], v: Float[Tensor, "b h n e"]
+        self,
+        q: Float[Tensor, "b h n e"],
+        k: Float[Tensor, "b h n e"],
+        v: Float[Tensor, "b h n e"],
+        patches: Int[Tensor, "b p"] | None,
     ) -> Float[Tensor, "b h n e"]:
-        """K1 (K2⁺ (K3 V)): from the right, no matrix is larger than N x M or N x e."""
-        q_marks, k_marks = (segment_means(x, self.tokens.prefix, self.landmarks) for x in (q, k))
-        seen = softmax_attention(q_marks, k, v)
-        with without_autocast(q.device):
-            between = at_least_float32(q_marks * self.head_dim**-0.5) @ at_least_float32(k_marks).transpose(-2, -1)
-            values = pseudo_inverse(between.softmax(-1), self.iterations) @ at_least_float32(seen)
-        return softmax_attention(q, k_marks, values.to(v.dtype))
+        """The function `nystrom_attention` of the means of this layer's segments or blocks."""
+        if not self.two_d:
+            q_marks, k_marks = (segment_means(x, self.tokens.prefix, self.landmarks) for x in (q, k))
+            return nystrom_attention(q, k, v, q_marks, k_marks, self.iterations)
+        members = block_members(self.tokens, patches, math.isqrt(self.landmarks), q.device)
+        q_marks, k_marks = (block_means(x, self.tokens.prefix, members) for x in (q, k))
+        # On the whole grid no block is empty.
+        present = None if patches is None else nn.functional.pad(members.any(2), (self.tokens.prefix, 0), value=True)
+        return nystrom_attention(q, k, v, q_marks, k_marks, self.iterations, present)
 
     def reference_mix(
         self,
@@ -93,19 +115,10 @@ class Nystrom(MultiHead):
         v: Float[Tensor, "b h n e"],
         patches: Int[Tensor, "b p"] | None,
     ) -> Float[Tensor, "b h n e"]:
-        """The whole matrix K1 Z K3 by the published steps, landmark by landmark; then the convolution as sums."""
-        bounds = segment_bounds(q.shape[2], self.tokens.prefix, self.landmarks)
-        q = q / self.head_dim**0.5
-        q_marks, k_marks = (torch.stack([x[:, :, a:z].mean(2) for a, z in bounds], dim=2) for x in (q, k))
-        k1, k2, k3 = (
-            torch.softmax(torch.einsum("bhie,bhje->bhij", left, right), dim=-1)
-            for left, right in ((q, k_marks), (q_marks, k_marks), (q_marks, k))
-        )
-        z = k2.mT / k2.sum(-2).max(-1).values[..., None, None]
-        one = torch.eye(len(bounds), dtype=q.dtype, device=q.device)
-        for _ in range(self.iterations):
-            z = z @ (13 * one - k2 @ z @ (15 * one - k2 @ z @ (7 * one - k2 @ z))) / 4
-        y = (k1 @ z @ k3) @ v
+        """The whole matrix K1 Z K3 by the published steps, image by image; then the convolution as sums."""
+        ids = torch.arange(self.tokens.patches)[None] if patches is None else patches
+        groups = [self._groups(of_image, q.shape[2]) for of_image in ids.expand(len(q), -1).tolist()]
+        y = torch.cat([self._rebuilt(*one) for one in zip(q.split(1), k.split(1), v.split(1), groups, strict=True)])
         if self.conv is None:
             return y
         half = self.convolution // 2
@@ -113,18 +126,50 @@ class Nystrom(MultiHead):
         taps = self.conv.weight[:, 0, :, 0].unbind(1)
         return y + sum(tap[:, None, None] * padded[:, :, i : i + v.shape[2]] for i, tap in enumerate(taps))
 
+    def _groups(self, ids: list[int], count: int) -> list[list[int]]:
+        """The tokens of each landmark of an image, in order; none of a landmark without any."""
+        prefix = self.tokens.prefix
+        if not self.two_d:
+            return [list(range(a, z)) for a, z in segment_bounds(count, prefix, self.landmarks)]
+        (rows, columns), side = self.tokens.grid, math.isqrt(self.landmarks)
+        blocks: list[list[int]] = [[] for _ in range(self.landmarks)]
+        for token, place in enumerate(ids, start=prefix):
+            row, column = divmod(place, columns)
+            blocks[row * side // rows * side + column * side // columns].append(token)
+        return [[token] for token in range(prefix)] + [block for block in blocks if block]
+
+    def _rebuilt(
+        self,
+        q: Float[Tensor, "1 h n e"],
+        k: Float[Tensor, "1 h n e"],
+        v: Float[Tensor, "1 h n e"],
+        groups: list[list[int]],
+    ) -> Float[Tensor, "1 h n e"]:
+        q = q / self.head_dim**0.5
+        q_marks, k_marks = (torch.stack([x[:, :, group].mean(2) for group in groups], dim=2) for x in (q, k))
+        k1, k2, k3 = (
+            torch.softmax(torch.einsum("bhie,bhje->bhij", left, right), dim=-1)
+            for left, right in ((q, k_marks), (q_marks, k_marks), (q_marks, k))
+        )
+        z = k2.mT / k2.sum(-2).max(-1).values[..., None, None]
+        one = torch.eye(len(groups), dtype=q.dtype, device=q.device)
+        for _ in range(self.iterations):
+            z = z @ (13 * one - k2 @ z @ (15 * one - k2 @ z @ (7 * one - k2 @ z))) / 4
+        return (k1 @ z @ k3) @ v
+
     def mix_flops(self, patches: int, rows: int) -> int:
-        """Four thin products, K2 and its pseudo-inverse (four products a step), and the convolution."""
+        """Four thin products, K2 and its pseudo-inverse (four products a step), convolution, and sums over blocks."""
         n, m = self.tokens.prefix + patches, self.tokens.prefix + self.landmarks
         inverse = 8 * self.iterations * self.num_heads * m**3
-        return 8 * n * m * self.dim + 4 * m**2 * self.dim + inverse + 2 * n * self.convolution * self.dim
+        blocks = 4 * patches * self.landmarks * self.dim if self.two_d else 0
+        return 8 * n * m * self.dim + 4 * m**2 * self.dim + inverse + 2 * n * self.convolution * self.dim + blocks
 
     def parts(
         self, x: Float[Tensor, "b n w"], patches: Int[Tensor, "b p"] | None = None
     ) -> dict[str, Float[Tensor, "b n w"]]:
         """The landmarks, and beside them the convolution."""
         q, k, v = self.split(x, patches)
-        parts = {"landmarks": self.merge(self.by_landmarks(q, k, v))}
+        parts = {"landmarks": self.merge(self.by_landmarks(q, k, v, patches))}
         if self.conv is not None:
             parts["convolution"] = self.conv(v).transpose(1, 2).flatten(2) @ self.proj.weight.T
         return parts
@@ -138,7 +183,13 @@ class Nystrom(MultiHead):
         return (place[:, None] - place).abs() <= self.convolution // 2
 
     def refusal(self, patches: int) -> str | None:
-        """As many landmarks as patches are softmax, at a higher price."""
+        """As many landmarks as patches are softmax, at a higher price; a block of the grid is no part of a patch."""
+        rows, columns = self.tokens.grid
+        if self.two_d and self.landmarks > min(rows, columns) ** 2:
+            return (
+                f"nystrom(two_d=True, landmarks={self.landmarks}) on a grid of {rows} x {columns}: there must be no "
+                f"more blocks a side than patches, so landmarks must be 1..{min(rows, columns) ** 2}"
+            )
         if self.landmarks < patches:
             return None
         n = self.tokens.prefix + patches
@@ -167,7 +218,60 @@ class Nystrom(MultiHead):
     @classmethod
     def softmax_limit(cls, tokens: Tokens) -> dict[str, object]:
         """Each patch is its own landmark, the iteration has converged, and nothing is added."""
-        return {"landmarks": tokens.patches, "iterations": 40, "convolution": 0}
+        return {"landmarks": tokens.patches, "iterations": 40, "convolution": 0, "two_d": False}
+
+
+def nystrom_attention(
+    q: Float[Tensor, "b h n e"],
+    k: Float[Tensor, "b h s e"],
+    v: Float[Tensor, "b h s e"],
+    q_marks: Float[Tensor, "b h m e"],
+    k_marks: Float[Tensor, "b h m e"],
+    iterations: int = 6,
+    present: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b h n e"]:
+    """K1 (K2⁺ (K3 V)): from the right, no matrix is larger than N x M or N x e.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        q_marks: landmarks of the queries, such as `segment_means`.
+        k_marks: those of the keys.
+        iterations: steps towards the pseudo-inverse.
+        present: which landmarks there are; the result is as of those alone.
+    """
+    seen = softmax_attention(q_marks.to(k.dtype), k, v)
+    with without_autocast(q.device):
+        between = at_least_float32(q_marks * q.shape[-1] ** -0.5) @ at_least_float32(k_marks).transpose(-2, -1)
+        if present is None:
+            weights = between.softmax(-1)
+        else:
+            # A row and a column of zeros stay zeros in the pseudo-inverse, and change nothing else of it.
+            weights = between.masked_fill(~present[:, None, None], -torch.inf).softmax(-1) * present[:, None, :, None]
+        values = (pseudo_inverse(weights, iterations) @ at_least_float32(seen)).to(v.dtype)
+    if present is None:
+        return softmax_attention(q, k_marks.to(q.dtype), values)
+    return nn.functional.scaled_dot_product_attention(q, k_marks.to(q.dtype), values, attn_mask=present[:, None, None])
+
+
+def block_members(
+    tokens: Tokens, patches: Int[Tensor, "b p"] | None, side: int, device: torch.device
+) -> Bool[Tensor, "#b m p"]:
+    """Whether a patch lies in a block: `side` blocks down and across, whose sides differ by one patch at most."""
+    ids = torch.arange(tokens.patches, device=device)[None] if patches is None else patches
+    row, column = (place * side // length for place, length in zip(coordinates(tokens, ids), tokens.grid, strict=True))
+    return (row * side + column)[:, None] == torch.arange(side**2, device=device)[:, None]
+
+
+def block_means(x: Float[Tensor, "b h n e"], prefix: int, members: Bool[Tensor, "#b l p"]) -> Float[Tensor, "b h m e"]:
+    """Prefix tokens alone, then the mean of each block's patches; zeros where a block has none."""
+    alone, patches = x.transpose(1, 2).flatten(2).tensor_split([prefix], dim=1)
+    with without_autocast(x.device):
+        wide = at_least_float32(patches)
+        sums = members.to(wide.dtype).expand(len(x), -1, -1) @ wide
+        means = sums / members.sum(2, keepdim=True).clamp_min(1)
+    return torch.cat([alone.to(means.dtype), means], dim=1).unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2)
 
 
 def segment_bounds(count: int, prefix: int, landmarks: int) -> list[tuple[int, int]]:
