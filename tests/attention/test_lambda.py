@@ -239,3 +239,10 @@ def test_its_convolution_may_exceed_the_grid():
     enliven(layer)
     x = images(2, 7, DIM)
     assert_close(layer(x), layer.reference(x))
+
+
+@pytest.mark.parametrize(("position", "std"), [("conv", 16**-0.5), ("table", 0.02)])
+def test_positions_start_as_timms(position, std):
+    torch.manual_seed(0)
+    layer = build(f'lambda(position="{position}",r=23)', DIM, HEADS, Tokens((12, 12)))
+    assert layer.E.std().item() == pytest.approx(std, rel=0.05)
