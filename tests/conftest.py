@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# pytest-xdist sets it; what is printed into a pipe would be as narrow.
+os.environ.pop("COLUMNS", None)
 
 import pytest
 from jaxtyping import install_import_hook

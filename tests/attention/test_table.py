@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
+from tests.attention.agreement import proposed
 
 from saccade.attention import (
     TABLE,
     Tokens,
-    Written,
     attention_class,
     build,
     list_attentions,
@@ -81,10 +81,11 @@ def test_every_name_is_a_class_that_is_built(name):
     cls = attention_class(name)
     assert issubclass(cls, Attention)
     assert cls.__module__ in TABLE[name]
-    layer = build(Written(name, tuple(cls.options_for(TOKENS, TOKENS.patches).items())), 16, 2, TOKENS, layer=3)
+    tokens = Tokens((8, 8), prefix=1)
+    layer = build(proposed(name, tokens, tokens.patches), 16, 2, tokens, layer=3)
     assert type(layer) is cls
-    assert (layer.dim, layer.num_heads, layer.tokens, layer.layer) == (16, 2, TOKENS, 3)
-    assert layer(torch.randn(2, 21, 16)).shape == (2, 21, 16)
+    assert (layer.dim, layer.num_heads, layer.tokens, layer.layer) == (16, 2, tokens, 3)
+    assert layer(torch.randn(2, 65, 16)).shape == (2, 65, 16)
 
 
 def test_the_list_is_the_table():

@@ -26,7 +26,8 @@ def notes() -> Console:
 
 def note(text: str) -> None:
     """Says something beside the results."""
-    notes().print(text, markup=False, highlight=False)
+    # Broken into lines for a reader only.
+    notes().print(text, markup=False, highlight=False, soft_wrap=not notes().is_terminal)
 
 
 def _width(terminal: bool) -> int | None:

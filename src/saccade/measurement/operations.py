@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ def _rows(module: nn.Module, name: str, flops: dict[str, int]) -> Iterator[tuple
             yield from _rows(child, path, flops)
 
 
-def _stacks(model: Model) -> list[tuple[Sequence[Block], int]]:
+def _stacks(model: Model) -> list[tuple[Iterable[Block], int]]:
     """The blocks, and how many tokens pass through them: in an autoencoder's encoder only the visible patches do."""
     if isinstance(model, VisionTransformer):
         return [(model.blocks, model.tokens.count)]
