@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from saccade.attention import Tokens, Written, attention_class, build
+from saccade.attention import Tokens, build
 from saccade.attention.base import Attention
 
 
@@ -21,14 +21,6 @@ def enliven(module: nn.Module, std: float = 0.3) -> None:
     for number, parameter in enumerate(module.parameters()):
         generator = torch.Generator().manual_seed(number)
         parameter.copy_(std * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-
-
-def proposed(name: str, tokens: Tokens, patches: int, dim: int = 32, num_heads: int = 4) -> str:
-    """A mechanism of the table at its defaults, or at the options it proposes where these are refused."""
-    cls = attention_class(name)
-    if cls(dim, num_heads, tokens).refusal(patches) is None:
-        return name
-    return str(Written(name, tuple(cls.options_for(tokens, patches).items())))
 
 
 def images(batch: int, count: int, dim: int, seed: int = 0) -> Tensor:

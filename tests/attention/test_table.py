@@ -5,13 +5,13 @@ import sys
 
 import pytest
 import torch
-from tests.attention.agreement import proposed
 
 from saccade.attention import (
     TABLE,
     Tokens,
     attention_class,
     build,
+    fitting,
     list_attentions,
     options_of,
     parse,
@@ -82,7 +82,7 @@ def test_every_name_is_a_class_that_is_built(name):
     assert issubclass(cls, Attention)
     assert cls.__module__ in TABLE[name]
     tokens = Tokens((8, 8), prefix=1)
-    layer = build(proposed(name, tokens, tokens.patches), 16, 2, tokens, layer=3)
+    layer = build(fitting(name, 16, 2, tokens), 16, 2, tokens, layer=3)
     assert type(layer) is cls
     assert (layer.dim, layer.num_heads, layer.tokens, layer.layer) == (16, 2, tokens, 3)
     assert layer(torch.randn(2, 65, 16)).shape == (2, 65, 16)

@@ -11,12 +11,15 @@ from dataclasses import replace
 import pytest
 
 import saccade
+from saccade.attention import list_attentions, parse
 from saccade.comparison.cells import Cell
 from saccade.comparison.costs import Terms, enough, measured_alike
 from saccade.comparison.question import Question, source_hash
+from saccade.comparison.run import all_that_fit
 from saccade.comparison.store import Store
 from saccade.record import read_records
 from saccade.training.progress import Progress
+from saccade.training.recipe import with_values
 from saccade.training.recipes import named_recipe
 
 SMALL = {
@@ -151,6 +154,20 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(wrong, word, tm
     with pytest.raises(ValueError, match=word.replace("(", r"\(")):
         saccade.compare(**asked)
     assert not (tmp_path / "out").exists()
+
+
+def test_all_mechanisms_are_those_that_fit_with_options_that_fit():
+    said = []
+    names = all_that_fit(named_recipe("digits"), said.append)
+    assert [parse(name).name for name in names] == list_attentions()
+    assert [name for name in names if "(" in name] == ['block_sparse(layout="bslongformer")']
+    (line,) = said
+    assert line.startswith('block_sparse is taken as block_sparse(layout="bslongformer"): its defaults are refused')
+    small = with_values(named_recipe("digits"), {"model.options.img_size": 2})
+    names = all_that_fit(small, said.append)
+    assert "softmax" in names
+    assert "window" not in " ".join(names)
+    assert any(line.startswith("left out: window(") for line in said)
 
 
 def test_a_size_at_which_nothing_can_be_gained_stops_unless_told_otherwise(tmp_path):

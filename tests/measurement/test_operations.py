@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tests.attention.agreement import proposed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from saccade.attention import Tokens, list_attentions
+from saccade.attention import Tokens, fitting, list_attentions
 from saccade.attention.flops import counted_flops
 from saccade.measurement.operations import layers, operations, operations_record, quadratic_share
 from saccade.measurement.subject import Subject
@@ -35,7 +34,7 @@ def test_softmax_flops_are_torchs_own_count():
 @pytest.mark.parametrize("attention", list_attentions())
 @pytest.mark.parametrize("options", [{}, {"global_pool": "avg", "reg_tokens": 2, "mlp_layer": "swiglu"}], ids=str)
 def test_declared_flops_are_counted_ones(attention, options):
-    model = create_model("vit_micro_patch4_32", proposed(attention, GRID, 64), depth=2, **options).eval()
+    model = create_model("vit_micro_patch4_32", fitting(attention, 128, 8, GRID), depth=2, **options).eval()
     assert operations(model)["flops_per_image"] == counted_flops(lambda: model(image(model)))
 
 
@@ -116,7 +115,7 @@ def test_of_the_last_block_the_rows_are_told_that_are_computed():
 
 @pytest.mark.parametrize("attention", list_attentions())
 def test_shapes_are_those_of_a_real_pass(attention):
-    model = create_model("vit_micro_patch4_32", proposed(attention, GRID, 64), depth=1).eval()
+    model = create_model("vit_micro_patch4_32", fitting(attention, 128, 8, GRID), depth=1).eval()
     seen = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda module, given, output, name=name: seen.update({name: output.shape[1:]}))

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.attention.agreement import enliven, proposed
+from tests.attention.agreement import enliven
 from tests.peers import timm  # noqa: F401
 from torch.testing import assert_close
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 import saccade.models.sizes
-from saccade.attention import TABLE, Tokens
+from saccade.attention import TABLE, Tokens, fitting
 from saccade.models.mae import MaskedAutoencoder, visible_patches
 from saccade.models.mae_weights import load_mae, mae_state, transformers_state
 from saccade.models.weights import load_model, save_model
@@ -124,7 +124,7 @@ def test_every_layer_of_the_encoder_is_told_the_visible_patches_in_ascending_ord
 @pytest.mark.parametrize("name", TABLE)
 def test_every_attention_pretrains_in_encoder_and_decoder(name):
     tokens = Tokens((8, 8), prefix=1)
-    written = [proposed(name, tokens, patches, dim, heads) for patches, dim, heads in ((16, 32, 4), (64, 16, 2))]
+    written = [fitting(name, dim, heads, tokens, patches=patches) for patches, dim, heads in ((16, 32, 4), (64, 16, 2))]
     model = MaskedAutoencoder(**{**SMALL, "attention": written[0], "decoder_attention": written[1]})
     optimiser, x = torch.optim.AdamW(model.parameters(), lr=1e-3), images().float()
     losses = []

@@ -154,6 +154,27 @@ def build(
     return made
 
 
+def fitting(name: str, dim: int, num_heads: int, tokens: Tokens, *, patches: int | None = None) -> str:
+    """The mechanism of that name as it makes sense at this size: by its defaults, or by the options it proposes.
+
+    Args:
+        name: of the table, or a class of one's own.
+        dim: width D of a token.
+        num_heads: heads H.
+        tokens: prefix and whole grid.
+        patches: how many patches the layer will see at a time, where not the whole grid.
+
+    Raises:
+        ValueError: its proposed options are refused, too.
+    """
+    cls, seen = attention_class(name), tokens.patches if patches is None else patches
+    if cls(dim, num_heads, tokens).refusal(seen) is None:
+        return name
+    proposed = Written(name, tuple(sorted(cls.options_for(tokens, seen).items())))
+    build(proposed, dim, num_heads, tokens, patches=seen)
+    return str(proposed)
+
+
 def resolved_text(attention: str, depth: int) -> str:
     """Every option of every layer, defaults included, as one text: what tells two attentions apart."""
     return write_layers(tuple(resolve(written) for written in parse_layers(attention, depth)))
@@ -209,6 +230,7 @@ __all__ = [
     "Written",
     "attention_class",
     "build",
+    "fitting",
     "list_attentions",
     "options_of",
     "parse",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from saccade.attention import list_attentions, resolved_text
+from saccade.attention import fitting, list_attentions, resolved_text
 from saccade.comparison.costs import Terms
 from saccade.comparison.plan import plan_facts
 from saccade.comparison.question import BASELINE, Question
@@ -62,7 +62,8 @@ def compare(
         answer.rows, answer.sentence, answer.to_pandas()
 
     Args:
-        attentions: their written forms; none means all that saccade brings. Softmax is always in.
+        attentions: their written forms; none means all that saccade brings, with options that fit where the defaults
+            are refused. Softmax is always in.
         data, model, recipe, settings, epochs, lr, batch_size, img_size, on_bad_image, dtype, amp_dtype: as in
             `saccade.train`.
         seeds: runs of each mechanism, seeds 0 .. seeds - 1.
@@ -109,7 +110,7 @@ def compare(
         repeats=repeats,
     )
     question = ask(wanted, attentions, place, say)
-    entries = question.entries(attentions or list_attentions(), say)
+    entries = question.entries(attentions or all_that_fit(wanted, say), say)
     operations = [operations_record(terms.subject(question, entry.attention)) for entry in entries]
     tuned = (
         []
@@ -145,6 +146,21 @@ def ask(recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[s
         resolved_text(attention, len(planned.blocks))
     dataset = load_images(recipe, planned.img_size, say)
     return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks))
+
+
+def all_that_fit(recipe: Recipe, say: Callable[[str], None]) -> list[str]:
+    """Every mechanism that saccade brings, as it makes sense in this model; the others are left out, and why."""
+    planned, fit = plan_model(recipe), []
+    for name in list_attentions():
+        try:
+            with torch.device("meta"):
+                fit.append(fitting(name, planned.embed_dim, planned.config["num_heads"], planned.tokens))
+        except ValueError as error:
+            say(f"left out: {error}")
+            continue
+        if fit[-1] != name:
+            say(f"{name} is taken as {fit[-1]}: its defaults are refused at this size")
+    return fit
 
 
 def _check_counts(counts: Mapping[str, int | None]) -> None:
