@@ -266,7 +266,8 @@ CASES = {
         'lambda(position="table",qkv_bias=False)',
         {"lambda-networks": by_lambda_networks},
         "layer",
-        sides={32: 4, 56: 1},
+        # Two images at 56: for a single one the package's gradient, by torch 2.13, is not that of its own output.
+        sides={32: 4, 56: 2},
         dim=128,
         heads=4,
         reach=(3.0, 10.0),
