@@ -116,3 +116,16 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Says before any work that a folder of results cannot be written.
+
+    Raises:
+        ValueError: it, or what it would be made in, is a file or cannot be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--output {folder}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"--output {folder}: {there} cannot be written; give a folder that can")

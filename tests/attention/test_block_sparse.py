@@ -324,3 +324,9 @@ def test_heads_that_cannot_differ_are_refused(layout):
 def test_the_order_is_tiles_or_raster():
     with pytest.raises(ValueError, match="order"):
         build('block_sparse(order="hilbert")', DIM, HEADS, Tokens((14, 14)))
+
+
+def test_a_block_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"there is no block 99, they are 0\.\.12"):
+        build('block_sparse(layout="bslongformer(global=(99,))")', 16, 2, Tokens((14, 14), 1))
+    build('block_sparse(layout="bslongformer(global=(12,))")', 16, 2, Tokens((14, 14), 1))

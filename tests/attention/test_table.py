@@ -211,3 +211,20 @@ def test_names_are_read_without_torch():
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("written", ["linear(bias='False')", "softmax(rope=1)", "linformer(share_kv='no')"])
+def test_only_true_and_false_are_truth_values(written):
+    with pytest.raises(ValueError, match="must be True or False, not"):
+        build(written, 16, 2, Tokens((8, 8), prefix=1))
+
+
+def test_a_bare_name_that_is_refused_is_told_with_options_that_fit():
+    with pytest.raises(ValueError, match=r"at this size nystrom\(landmarks=1\) fits"):
+        build("nystrom", 16, 2, Tokens((2, 3)))
+    with pytest.raises(ValueError, match=r"landmarks must be 1\.\.5") as refused:
+        build("nystrom(landmarks=9)", 16, 2, Tokens((2, 3)))
+    assert "fits" not in str(refused.value)
+    with pytest.raises(ValueError, match="window") as refused:
+        build("window", 16, 2, Tokens((1, 1)))
+    assert "fits" not in str(refused.value)

@@ -6,6 +6,7 @@ import pytest
 
 from saccade import measurement
 from saccade.cli import run
+from saccade.record import read_records
 
 SMALL = ["--tokens", "4,9", "--dim", "16", "--heads", "2", "--batch-size", "2", "--threads", "1", "--repeats", "1"]
 
@@ -81,3 +82,28 @@ def test_wrong_input_is_one_sentence_and_code_2(capsys, flags, says):
     said = capsys.readouterr()
     assert says in said.err
     assert said.out == ""
+
+
+def test_a_size_that_is_measured_is_kept_before_the_next_one(tmp_path, monkeypatch, records):
+    def interrupted(names, *, finished, **options):
+        finished(records[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measurement, "bench", interrupted)
+    assert run(["bench", "linear", *SMALL, "--output", str(tmp_path / "out")]) == 130
+    assert list(read_records(tmp_path / "out" / "records.jsonl")) == records[:2]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, asked, capsys):
+    (tmp_path / "file").touch()
+    assert run(["bench", "linear", *SMALL, "--output", str(tmp_path / "file" / "out")]) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_what_is_refused_at_every_size_is_refused_before_anything_is_measured(capsys):
+    assert run(["bench", "nystrom(landmarks=500)", *SMALL]) == 2
+    said = capsys.readouterr().err
+    assert said.count("landmarks must be 1..3") == 1
+    assert "refused at every number of tokens asked for" in said
+    assert "timing" not in said

@@ -47,7 +47,9 @@ def records(tmp_path_factory, heard):
     wrong = tmp_path_factory.mktemp("wrong") / "wrong.py"
     wrong.write_text(WRONG)
     attentions = ["linformer", "lambda", "nystrom(landmarks=8)", f"{wrong}:Wrong"]
-    return saccade.bench(attentions, tokens=[4], repeats=3, memory=True, progress=heard, **SMALL)
+    terms = Terms(batch_size=2, threads=1, clock="cpu", device="cpu")
+    base = LayerSubject(attention="softmax", dim=16, num_heads=2, grid=(1, 1), terms=terms)
+    return Layers(subjects_of(attentions, [4], base), repeats=3, memory=True, progress=heard).records()
 
 
 def of(records, name, what, kind="seconds"):

@@ -111,7 +111,7 @@ def resolve(written: Written) -> Written:
     """The same attention with every option written out, defaults included.
 
     Raises:
-        ValueError: an unknown name or option, or one that must be given and is not.
+        ValueError: an unknown name or option, one that must be given and is not, or no truth value where one belongs.
     """
     cls = attention_class(written.name)
     known = options_of(cls)
@@ -121,6 +121,9 @@ def resolve(written: Written) -> Written:
             hint = f"did you mean {near[0]}? " if near else ""
             allowed = f"its options are {', '.join(known)}" if known else "it takes none"
             raise ValueError(f"{written}: {written.name} has no option {key!r}: {hint}{allowed}")
+    for key, value in written.options:
+        if isinstance(known[key], bool) and not isinstance(value, bool):
+            raise ValueError(f"{written}: {key} must be True or False, not {value!r}")
     options = {**known, **dict(written.options)}
     if missing := [key for key, value in options.items() if value is inspect.Parameter.empty]:
         raise ValueError(f"{written}: {written.name} needs the option {missing[0]}, which has no default")
@@ -149,9 +152,19 @@ def build(
         made = attention_class(written.name)(dim, num_heads, tokens, layer=layer, **dict(written.options))
     except TypeError as error:
         raise ValueError(f"{written}: {error}") from error
-    if reason := made.refusal(tokens.patches if patches is None else patches):
-        raise ValueError(reason)
+    seen = tokens.patches if patches is None else patches
+    if reason := made.refusal(seen):
+        raise ValueError(reason + _advice(made, written, seen))
     return made
+
+
+def _advice(refused: Attention, written: Written, patches: int) -> str:
+    """Options that fit where a name alone was refused, for its user to write."""
+    options = {} if written.options else type(refused).options_for(refused.tokens, patches)
+    if not options:
+        return ""
+    fit = type(refused)(refused.dim, refused.num_heads, refused.tokens, layer=refused.layer, **options)
+    return "" if fit.refusal(patches) else f"; at this size {Written(written.name, tuple(options.items()))} fits"
 
 
 def fitting(name: str, dim: int, num_heads: int, tokens: Tokens, *, patches: int | None = None) -> str:

@@ -137,13 +137,18 @@ class BlockSparse(Masked):
 
     def refusal(self, patches: int) -> str | None:
         """A layout that leaves hardly anything out is softmax with more work."""
+        if beyond := [block for block in self.family.columns if not -self.count <= block < self.count]:
+            return (
+                f'block_sparse(layout="{self.family.written}", block={self.block}) on {self.tokens.patches} patches: '
+                f"there is no block {beyond[0]}, they are 0..{self.count - 1}"
+            )
         density = self.family.density(self.count)
         if density <= 0.9:
             return None
         return (
             f'block_sparse(layout="{self.family.written}", block={self.block}) on {self.tokens.patches} patches, '
             f"{self.count} blocks: {density:.0%} of the pairs of blocks see each other; more than 90 % is softmax with "
-            "more work; take smaller blocks or a sparser layout"
+            f"more work; take more patches{', smaller blocks' if self.block > min(BLOCKS) else ''} or a sparser layout"
         )
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:

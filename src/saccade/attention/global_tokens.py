@@ -49,6 +49,8 @@ class Global(Masked):
         **shared: Unpack[Shared],
     ) -> None:
         require_whole("global", 0, every=every)
+        if not isinstance(patches, tuple | list):
+            raise ValueError(f"global(patches={patches!r}): patches must be a list of ids, as in (0, 5)")
         if any(type(id_) is not int or id_ < 0 for id_ in patches):
             raise ValueError(f"global(patches={patches!r}): patches must be ids, whole numbers of at least 0")
         super().__init__(dim, num_heads, tokens, layer=layer, **shared)

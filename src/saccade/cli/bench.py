@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from saccade.record import Record
 
 
 def bench(
@@ -70,18 +73,28 @@ def bench(
     memory
         Measure the peak memory of forward and backward too, each in a fresh process.
     output
-        Folder for records.jsonl, report.md and a picture of time against tokens.
+        Folder for records.jsonl, report.md and a picture of time against tokens; records are kept size by size.
     json
         Print a line of JSON for each attention and kind of call, with all sizes.
     """
     from saccade.cli.console import note, results
     from saccade.measurement import bench as run
+    from saccade.record import require_writable, write_records
     from saccade.reports.layer_report import write_layer_report
     from saccade.reports.layers import LEGEND, busy, by_kind, columns, gaps, lines
     from saccade.reports.tables import TerminalTable
     from saccade.training.progress import shown
 
     sizes = _numbers(tokens)
+    if output is not None:
+        require_writable(output)
+
+    def keep(records: list[Record]) -> None:
+        """What is measured outlives an interruption."""
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            write_records(output / "records.jsonl", records)
+
     with shown() as progress:
         records = run(
             attention,
@@ -99,6 +112,7 @@ def bench(
             clock=clock,
             memory=memory,
             progress=progress,
+            finished=keep,
         )
     found = lines(records)
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from saccade.comparison.study import Study
 from saccade.comparison.tuning import read_rates
 from saccade.measurement.operations import operations_record
 from saccade.measurement.terms import Clock
+from saccade.record import require_writable
 from saccade.reports.fairness import before, stop
 from saccade.training.chosen import chosen_recipe
 from saccade.training.device import choose_device
@@ -86,7 +86,7 @@ def compare(
     _check_counts({"seeds": seeds, "jobs": jobs, "repeats": repeats, "threads": threads})
     _check_tuning(tune, rates, margin)
     if output is not None:
-        _check_folder(Path(output))
+        require_writable(Path(output))
     place = str(choose_device(device))
     flags = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "dtype": dtype, "amp_dtype": amp_dtype}
     wanted = chosen_recipe(
@@ -167,15 +167,6 @@ def _check_counts(counts: Mapping[str, int | None]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: must be at least 1")
-
-
-def _check_folder(folder: Path) -> None:
-    """Says before any work that a folder cannot be written."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"--output {folder}: {there} is a file; give a folder")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"--output {folder}: {there} cannot be written; give a folder that can")
 
 
 def _check_tuning(tune: int, rates: str | Path | None, margin: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def bench(
     repeats: int = 5,
     memory: bool = False,
     progress: Progress | None = None,
+    finished: Callable[[list[Record]], None] = lambda records: None,
 ) -> list[Record]:
     """Times attentions beside softmax at several sizes: their cores on given q, k and v, and whole layers.
 
@@ -127,20 +128,21 @@ def bench(
         repeats: turns of each.
         memory: measure the peak of forward and backward too, each in a fresh process.
         progress: is told what is done.
+        finished: is given all records so far when those of a size are there, to keep them.
 
     Returns:
         A record for each attention, size, and of core and layer; with an `error` and no values where it makes no sense,
         does not fit into memory, or fails.
 
     Raises:
-        ValueError: no such attention or option, a number of tokens that is no square, a device that is not there, or
-            terms that contradict each other.
+        ValueError: no such attention or option, one that is refused at every size, a number of tokens that is no
+            square, a device that is not there, or terms that contradict each other.
     """
     import torch
 
     from saccade.attention import list_attentions
     from saccade.measurement.layer import WHAT, LayerSubject
-    from saccade.measurement.layers import Layers, subjects_of
+    from saccade.measurement.layers import Layers, require_sense, subjects_of
     from saccade.measurement.terms import Terms, require_positive
     from saccade.training.device import choose_device
 
@@ -158,4 +160,7 @@ def bench(
     )
     base = LayerSubject(attention="softmax", dim=dim, num_heads=heads, grid=(1, 1), prefix=prefix, terms=terms)
     subjects = subjects_of(attentions or list_attentions(), tokens, base)
-    return Layers(subjects, what=what, repeats=repeats, memory=memory, progress=progress).records()
+    if attentions:
+        require_sense(subjects)
+    layers = Layers(subjects, what=what, repeats=repeats, memory=memory, progress=progress, finished=finished)
+    return layers.records()

@@ -73,6 +73,15 @@ class LayerSubject:
         """Those of `WHAT` that it has."""
         return WHAT if issubclass(attention_class(self.written.name), MultiHead) else ("layer",)
 
+    def refusal(self) -> str | None:
+        """Why it makes no sense at this size; None where it does."""
+        try:
+            with torch.device("meta"):
+                build(self.written, self.dim, self.num_heads, self.tokens)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def built(self) -> Attention:
         """The layer on its device, in the dtype of the weights; its weights are those of every process.
 

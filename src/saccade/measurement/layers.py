@@ -53,6 +53,7 @@ class Layers:
         memory: whether to weigh as well.
         progress: is told what is done.
         patience_seconds: how long one answer may take.
+        finished: is given the records of each size when they are there.
     """
 
     def __init__(
@@ -64,15 +65,20 @@ class Layers:
         memory: bool = False,
         progress: Progress | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
+        finished: Callable[[list[Record]], None] = lambda records: None,
     ) -> None:
         self.subjects, self.what, self.repeats, self.memory = subjects, what, repeats, memory
         self.progress = progress or Silent()
-        self.patience_seconds = patience_seconds
+        self.patience_seconds, self.finished = patience_seconds, finished
         self.machine = machine_facts()
 
     def records(self) -> list[Record]:
         """Of every size, attention and kind of call."""
-        return [record for rivals in self.subjects for record in self._at_one_size(rivals)]
+        records: list[Record] = []
+        for rivals in self.subjects:
+            records += self._at_one_size(rivals)
+            self.finished(list(records))
+        return records
 
     def _at_one_size(self, subjects: Sequence[LayerSubject]) -> list[Record]:
         self.progress.say(f"{subjects[0].tokens.count:,} tokens: {len(subjects)} attentions")
@@ -185,6 +191,18 @@ def why_not(subject: LayerSubject, what: str) -> str | None:
     if needed is not None and free is not None and needed > free:
         return f"too large: needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     return None
+
+
+def require_sense(subjects: Iterable[Sequence[LayerSubject]]) -> None:
+    """Checks that each attention makes sense at one of the sizes, before any is measured.
+
+    Raises:
+        ValueError: one is refused at all of them.
+    """
+    for same in zip(*subjects, strict=True):
+        whys = [subject.refusal() for subject in same]
+        if all(whys):
+            raise ValueError(f"{whys[0]} (and it is refused at every number of tokens asked for)")
 
 
 def subjects_of(attentions: Iterable[str], tokens: Iterable[int], base: LayerSubject) -> list[list[LayerSubject]]:
