@@ -296,9 +296,15 @@ def segment_means(x: Float[Tensor, "b h n e"], prefix: int, landmarks: int) -> F
         raise ValueError(f"{landmarks} landmarks of {patches} patches: there must be at least as many patches")
     short, longer = divmod(patches, landmarks)
     shorter = landmarks - longer
+    if not prefix and not longer:
+        return _means(x, landmarks)
     alone, first, last = x.split([prefix, shorter * short, longer * (short + 1)], dim=2)
-    runs = [run.unflatten(2, (many, -1)).mean(3) for run, many in ((first, shorter), (last, longer)) if many]
-    return torch.cat([alone, *runs], dim=2)
+    return torch.cat([alone, *(_means(run, many) for run, many in ((first, shorter), (last, longer)) if many)], dim=2)
+
+
+def _means(x: Float[Tensor, "b h n e"], segments: int) -> Float[Tensor, "b h m e"]:
+    """Of segments of one length; sums are divided, for the backward of a mean divides every token's gradient."""
+    return x.unflatten(2, (segments, -1)).sum(3) / (x.shape[2] // segments)
 
 
 def pseudo_inverse(matrix: Float[Tensor, "b h m m"], iterations: int) -> Float[Tensor, "b h m m"]:
