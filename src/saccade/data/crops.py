@@ -55,10 +55,13 @@ def resized_crops(
     )
 
     def crops(images: UInt8[Tensor, "g c h w"], places: Int64[Tensor, " g"]) -> UInt8[Tensor, "g c y x"]:
-        corners = zip(*(side[places].tolist() for side in kept), strict=True)
+        images = images.contiguous()
+        boxes = zip(*(side[places].tolist() for side in kept), strict=True)
+        channels, (image, _, row, _) = images.shape[1], images.stride()
+        # One view for each box takes a third of the time of a picture's selection and two slices.
         parts = [
-            image[:, :, top : top + height, left : left + width]
-            for image, (top, left, height, width) in zip(images.split(1), corners, strict=True)
+            images.as_strided((1, channels, height, width), images.stride(), number * image + top * row + left)
+            for number, (top, left, height, width) in enumerate(boxes)
         ]
         return torch.cat([interpolate(part, size, mode=interpolation, antialias=True) for part in parts])
 
