@@ -5,7 +5,7 @@ import warnings
 from importlib.util import find_spec
 from types import ModuleType
 
-import torch
+from torch import library
 
 # They import torchvision where it is installed; the last one warns of the distutils that it imports.
 _PEERS = ("timm", "transformers", "performer_pytorch")
@@ -16,9 +16,8 @@ if find_spec("torchvision") is not None:
     except RuntimeError:
         # torchvision from PyPI is compiled for another torch than a CPU build: its operators do not load, and the
         # registration of their shapes fails. Nobody here needs them; declared, they let the import pass.
-        OPERATORS = torch.library.Library("torchvision", "DEF")
-        OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        OPERATORS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def __getattr__(name: str) -> ModuleType:
