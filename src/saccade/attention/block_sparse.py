@@ -14,7 +14,7 @@ from saccade.attention.buckets import gathered, masked_attention, rows_of
 from saccade.attention.initial import GeneratorOf, seeded, unseeded
 from saccade.attention.layouts import parse_layout
 from saccade.attention.masked import Masked
-from saccade.attention.parts import coordinates, softmax_attention
+from saccade.attention.parts import coordinates, softmax_attention, visible_ids
 from saccade.attention.tokens import Tokens
 
 Order = Literal["tiles", "raster"]
@@ -117,7 +117,7 @@ class BlockSparse(Masked):
             # rows_of ends with a row for the id -1.
             ids = self.ids[None] if patches is None else rows_of(patches, self.tokens)[:, self.ids]
             return block_sparse_attention(q, k, v, prefix, ids, self.layout, self.rows, self.full, self.longest)
-        added = self.added(self.visible_ids(patches, q.device))
+        added = self.added(visible_ids(self.tokens, patches, q.device))
         if added is not None:
             added = torch.nn.functional.pad(added, (prefix, 0, prefix, 0))
         return masked_attention(q, k, v, self.mask(patches, q.device)[:, None], added)

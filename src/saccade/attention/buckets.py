@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from saccade.attention.parts import faster_kernel, softmax_attention
+from saccade.attention.parts import faster_kernel, softmax_attention, visible_ids
 from saccade.attention.tokens import Tokens
 
 Sees = Callable[[Tensor, Tensor], Tensor]
@@ -92,7 +92,7 @@ def attend_to_all(
     bias: Bias | None = None,
 ) -> Float[Tensor, "b h p e"]:
     """The rows of the patches from all pairs of them, those that do not see each other thrown away."""
-    ids = torch.arange(tokens.patches, device=q.device)[None] if patches is None else patches
+    ids = visible_ids(tokens, patches, q.device)
     i, j, front = ids[:, :, None], ids[:, None, :], (tokens.prefix, 0)
     allowed = torch.nn.functional.pad(sees(i, j), front, value=True)[:, None]
     added = None if bias is None else torch.nn.functional.pad(bias(i, j), front)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.initial import unseeded
-from saccade.attention.parts import at_least_float32, coordinates, without_autocast
+from saccade.attention.parts import at_least_float32, coordinates, visible_ids, without_autocast
 from saccade.attention.tokens import Tokens
 
 # OpenNLPLab's cosformer.py.
@@ -62,7 +62,7 @@ class CosFormer(MultiHead):
 
     def _angles(self, patches: Int[Tensor, "b p"] | None, like: Tensor) -> Float[Tensor, "#b p a"]:
         """From 0 to below π/2 along each axis that counts; device and dtype as those of `like`."""
-        ids = torch.arange(self.tokens.patches, device=like.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, like.device)
         if not self.two_d:
             return (ids.to(like.dtype) * (math.pi / 2 / self.tokens.patches))[..., None]
         places = zip(coordinates(self.tokens, ids), self.tokens.grid, strict=True)
@@ -77,7 +77,7 @@ class CosFormer(MultiHead):
     ) -> Float[Tensor, "b h n e"]:
         """Every weight, times the cosine of the distance."""
         prefix, grid = self.tokens.prefix, self.tokens.grid
-        ids = torch.arange(self.tokens.patches, device=q.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, q.device)
         places = ((ids // grid[1], grid[0]), (ids % grid[1], grid[1])) if self.two_d else ((ids, self.tokens.patches),)
         cosines = torch.ones(1, q.shape[2], q.shape[2], dtype=q.dtype, device=q.device)
         for place, side in places:

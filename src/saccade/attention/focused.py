@@ -19,6 +19,7 @@ from saccade.attention.parts import (
     pairs_are_fewer,
     require_whole,
     resize,
+    visible_ids,
     without_autocast,
 )
 from saccade.attention.tokens import Tokens
@@ -134,16 +135,13 @@ class Focused(MultiHead):
         y = torch.einsum("bhij,bhje->bhie", weights / (weights.sum(-1, keepdim=True) + EPSILON), v)
         if self.conv is None:
             return y
-        down, right, near = self._offsets(self._ids(patches, q.device))
+        down, right, near = self._offsets(visible_ids(self.tokens, patches, q.device))
         half = self.convolution // 2
         kernel = self.conv.weight[:, 0, (down + half).clamp(0, 2 * half), (right + half).clamp(0, 2 * half)]
         assert self.conv.bias is not None
         visible = v[:, :, self.tokens.prefix :]
         summed = torch.einsum("ebij,bhje->bhie", kernel * near, visible.expand(max(len(near), len(v)), -1, -1, -1))
         return y + nn.functional.pad(summed + self.conv.bias, (0, 0, self.tokens.prefix, 0))
-
-    def _ids(self, patches: Int[Tensor, "b p"] | None, device: torch.device) -> Int[Tensor, "b p"]:
-        return torch.arange(self.tokens.patches, device=device)[None] if patches is None else patches
 
     def _offsets(
         self, ids: Int[Tensor, "b p"]

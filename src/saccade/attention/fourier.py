@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saccade.attention.base import Attention
 from saccade.attention.flops import fft_flops
 from saccade.attention.initial import GeneratorOf, fill_xavier, unseeded
-from saccade.attention.parts import at_least_float32, coordinates, off_grid, onto_grid, without_autocast
+from saccade.attention.parts import at_least_float32, coordinates, off_grid, onto_grid, visible_ids, without_autocast
 from saccade.attention.tokens import Tokens
 
 Norm = Literal["ortho", "backward", "forward"]
@@ -107,7 +107,7 @@ class Fourier(Attention):
         self, x: Float[Tensor, "b n w"], patches: Int[Tensor, "b p"] | None
     ) -> list[tuple[Float[Tensor, "b n"], int]]:
         """Where each token stands, along each side of what is transformed, and how long the side is."""
-        ids = torch.arange(self.tokens.patches, device=x.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, x.device)
         ids, prefix = ids.expand(len(x), -1), self.tokens.prefix
         if self.two_d:
             sides = zip(coordinates(self.tokens, ids), self.tokens.grid, strict=True)

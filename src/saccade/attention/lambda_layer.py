@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from saccade.attention.base import Attention
 from saccade.attention.batch_norm import BatchNorm
 from saccade.attention.initial import GeneratorOf, fill_normal, unseeded
-from saccade.attention.parts import coordinates, off_grid, onto_grid, require_whole, resize
+from saccade.attention.parts import coordinates, off_grid, onto_grid, require_whole, resize, visible_ids
 from saccade.attention.tokens import Tokens
 
 Position = Literal["conv", "table", "none"]
@@ -150,7 +150,7 @@ class Lambda(Attention):
     def _pairs(self, patches: Int[Tensor, "b p"] | None) -> Float[Tensor, "#b p p k u"]:
         """E_nm of every pair of visible patches, by their coordinates; 0 where it is not known."""
         assert self.E is not None
-        ids = torch.arange(self.tokens.patches, device=self.E.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, self.E.device)
         down, right, known = self._offsets(ids)
         E = self.E[:, :, down.clamp(0, 2 * self.margin[0]), right.clamp(0, 2 * self.margin[1])]
         return torch.where(known, E, 0.0).permute(2, 3, 4, 0, 1)

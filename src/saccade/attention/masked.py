@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saccade.attention.base import MultiHead
+from saccade.attention.parts import visible_ids
 
 
 class Masked(MultiHead):
@@ -21,13 +22,9 @@ class Masked(MultiHead):
     def allowed(self, ids: Int[Tensor, "b p"]) -> Bool[Tensor, "b p p"]:
         """Whether patch i (row) sees patch j (column), by their ids; every patch sees itself."""
 
-    def visible_ids(self, patches: Int[Tensor, "b p"] | None, device: torch.device | None = None) -> Int[Tensor, "b p"]:
-        """The ids of the patches, those of the whole grid where none are given."""
-        return torch.arange(self.tokens.patches, device=device)[None] if patches is None else patches
-
     def mask(self, patches: Int[Tensor, "b p"] | None, device: torch.device | None = None) -> Bool[Tensor, "b n n"]:
         """`allowed` with the prefix in front; one for all images where every patch is there."""
-        ids = self.visible_ids(patches, device)
+        ids = visible_ids(self.tokens, patches, device)
         return torch.nn.functional.pad(self.allowed(ids), (self.tokens.prefix, 0, self.tokens.prefix, 0), value=True)
 
     def added(self, ids: Int[Tensor, "b p"]) -> Float[Tensor, "b h p p"] | None:
@@ -43,7 +40,7 @@ class Masked(MultiHead):
     ) -> Float[Tensor, "b h n e"]:
         """Every score, and those of forbidden pairs thrown away."""
         scores = torch.einsum("bhie,bhje->bhij", q, k) / self.head_dim**0.5
-        if (added := self.added(self.visible_ids(patches, q.device))) is not None:
+        if (added := self.added(visible_ids(self.tokens, patches, q.device))) is not None:
             scores = scores + torch.nn.functional.pad(added, (self.tokens.prefix, 0, self.tokens.prefix, 0))
         scores = scores.masked_fill(~self.mask(patches, q.device)[:, None], float("-inf"))
         return torch.einsum("bhij,bhje->bhie", scores.softmax(-1), v)

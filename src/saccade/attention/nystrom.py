@@ -16,6 +16,7 @@ from saccade.attention.parts import (
     coordinates,
     require_whole,
     softmax_attention,
+    visible_ids,
     without_autocast,
 )
 from saccade.attention.tokens import Tokens
@@ -116,7 +117,7 @@ class Nystrom(MultiHead):
         patches: Int[Tensor, "b p"] | None,
     ) -> Float[Tensor, "b h n e"]:
         """The whole matrix K1 Z K3 by the published steps, image by image; then the convolution as sums."""
-        ids = torch.arange(self.tokens.patches)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches)
         groups = [self._groups(of_image, q.shape[2]) for of_image in ids.expand(len(q), -1).tolist()]
         y = torch.cat([self._rebuilt(*one) for one in zip(q.split(1), k.split(1), v.split(1), groups, strict=True)])
         if self.conv is None:
@@ -259,7 +260,7 @@ def block_members(
     tokens: Tokens, patches: Int[Tensor, "b p"] | None, side: int, device: torch.device
 ) -> Bool[Tensor, "#b m p"]:
     """Whether a patch lies in a block: `side` blocks down and across, whose sides differ by one patch at most."""
-    ids = torch.arange(tokens.patches, device=device)[None] if patches is None else patches
+    ids = visible_ids(tokens, patches, device)
     row, column = (place * side // length for place, length in zip(coordinates(tokens, ids), tokens.grid, strict=True))
     return (row * side + column)[:, None] == torch.arange(side**2, device=device)[:, None]
 

@@ -18,6 +18,13 @@ def coordinates(tokens: Tokens, patches: Int[Tensor, "*b p"]) -> tuple[Int[Tenso
     return patches // columns, patches % columns
 
 
+def visible_ids(
+    tokens: Tokens, patches: Int[Tensor, "b p"] | None, device: torch.device | None = None
+) -> Int[Tensor, "b p"]:
+    """The ids of the patches; where none are given those of the whole grid, once for all images."""
+    return torch.arange(tokens.patches, device=device)[None] if patches is None else patches
+
+
 def rotary_angles(
     tokens: Tokens, patches: Int[Tensor, "b p"] | None, width: int, device: torch.device, temperature: float = 10_000.0
 ) -> Float[Tensor, "b n f"]:
@@ -26,7 +33,7 @@ def rotary_angles(
     The frequency of pair i of an axis is temperature^(-i / (width / 4)), as in RoFormer (Su et al. 2021,
     https://arxiv.org/abs/2104.09864) applied to both axes, as in timm's RotaryEmbeddingCat. Prefix tokens turn by 0.
     """
-    ids = torch.arange(tokens.patches, device=device)[None] if patches is None else patches
+    ids = visible_ids(tokens, patches, device)
     quarter = width // 4
     frequencies = temperature ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
     rows, columns = coordinates(tokens, ids)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from saccade.attention.base import Attention
 from saccade.attention.initial import GeneratorOf
-from saccade.attention.parts import at_least_float32, coordinates, off_grid, onto_grid, require_whole
+from saccade.attention.parts import at_least_float32, coordinates, off_grid, onto_grid, require_whole, visible_ids
 from saccade.attention.tokens import Tokens
 
 
@@ -56,7 +56,7 @@ class Pooling(Attention):
 
     def reference(self, x: Float[Tensor, "b n w"], patches: Int[Tensor, "b p"] | None = None) -> Float[Tensor, "b n w"]:
         """A matrix of weights for all pairs of tokens: 1 / (tokens averaged) where one is averaged, minus the unit."""
-        ids = torch.arange(self.tokens.patches, device=x.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, x.device)
         prefix = self.tokens.prefix
         averaged = torch.nn.functional.pad(self._near(ids), (prefix, 0, prefix, 0))
         averaged[:, :prefix, prefix:] = True

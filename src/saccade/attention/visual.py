@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from saccade.attention.base import Attention
 from saccade.attention.initial import GeneratorOf, fill_normal, unseeded
-from saccade.attention.parts import coordinates, off_grid, onto_grid, require_whole
+from saccade.attention.parts import coordinates, off_grid, onto_grid, require_whole, visible_ids
 from saccade.attention.tokens import Tokens
 
 
@@ -76,7 +76,7 @@ class Visual(Attention):
 
     def reference(self, x: Float[Tensor, "b n w"], patches: Int[Tensor, "b p"] | None = None) -> Float[Tensor, "b n w"]:
         """Both convolutions as sums over pairs of visible patches, each with the weight of its distance."""
-        ids = torch.arange(self.tokens.patches, device=x.device)[None] if patches is None else patches
+        ids = visible_ids(self.tokens, patches, x.device)
         u = nn.functional.gelu(self.proj_1(x))
         prefix, around = u.tensor_split([self.tokens.prefix], dim=1)
         for conv in (self.conv0, self.conv_spatial):
