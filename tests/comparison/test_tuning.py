@@ -1,11 +1,19 @@
 """Tuning: one grid for all, widened for all, chosen on validation, and only where it was tuned."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.comparison.run import ask
 from saccade.comparison.tuning import best_rate, rate_grid, read_rates, widened
 from saccade.record import Record, write_records
+from saccade.training.recipes import named_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tuned(rate, top1, *, error=None, model="vit_nano_patch1_8", epochs=8, fingerprint="abc", seed=1_000_000):
@@ -94,3 +102,13 @@ def test_rates_of_mechanisms_that_are_not_asked_for_are_left_out(tmp_path):
     write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0)])
     with pytest.raises(ValueError, match="no run of"):
         read_rates(tmp_path, like=tuned(1e-3, 0.0), wanted=["softmax()"])
+
+
+def test_the_rates_of_make_compare_hold_for_the_mechanisms_of_today():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    names = shlex.split(re.search(r"^MECHANISMS := (.*)$", makefile, re.MULTILINE)[1])
+    folder = ROOT / re.search(r"--rates (\S+)", makefile)[1]
+    question = ask(named_recipe("digits"), names, "cpu", print)
+    wanted = [question.entry(name).attention_resolved for name in names]
+    records = read_rates(folder, like=question.example(), wanted=wanted)
+    assert {record.attention_resolved for record in records} == set(wanted)
