@@ -38,8 +38,8 @@ def test_each_kind_of_layer_passes_the_gate_once_at_the_shape_that_is_timed(monk
     tokens = one.acts["step"].model.tokens
     terms = {"dtype": torch.bfloat16, "device": "cpu"}
     assert [(str(written), *shape, facts) for written, *shape, facts in asked] == [
-        ("linear", 32, 4, tokens, {**terms, "layer": 0}),
-        ("softmax", 32, 4, tokens, {**terms, "layer": 2}),
+        ("linear", 32, 4, tokens, 64, {**terms, "layer": 0}),
+        ("softmax", 32, 4, tokens, 64, {**terms, "layer": 2}),
     ]
 
 

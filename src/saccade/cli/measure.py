@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -162,6 +162,14 @@ def _in_words(attention: str, total: dict[str, Any]) -> str:
     parts = total["attention_flops_per_image"] / total["flops_per_image"]
     return (
         f"{attention}: {parts:.1%} of the FLOPs and {total['attention_parameters']:,} parameters. "
-        f"With softmax, the part that is quadratic in the {total['tokens']} tokens is "
-        f"{total['quadratic_share']:.1%} of a block's arithmetic (heads of width {total['head_width']})."
+        f"With softmax, the part that is quadratic in {_tokens(total['stacks'])} is "
+        f"{total['quadratic_share']:.1%} of the blocks' arithmetic."
     )
+
+
+def _tokens(stacks: Mapping[str, Mapping[str, int]]) -> str:
+    """How many there are, and the width of a head; in an encoder and in a decoder, where there are both."""
+    told = {name: f"{size['tokens']} tokens (heads of width {size['head_width']})" for name, size in stacks.items()}
+    if len(told) == 1:
+        return f"the {told['encoder']}"
+    return " and ".join(f"the {name}'s {words}" for name, words in told.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saccade.measurement.allocator import Allocator
-    from saccade.models.vit import VisionTransformer
+    from saccade.measurement.work import Model
     from saccade.record import Record
     from saccade.training.progress import Progress
 
@@ -15,7 +15,7 @@ KINDS = ("operations", "seconds", "memory")
 
 
 def measure(
-    model: str | VisionTransformer,
+    model: str | Model,
     attention: str | None = None,
     *,
     what: Sequence[str] = KINDS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.subject import Subject
-from saccade.models.block import Block
-from saccade.models.mae import MaskedAutoencoder
-from saccade.models.sizes import create_classifier
-from saccade.models.vit import VisionTransformer
+from saccade.measurement.work import Model, Stack, work_of
+from saccade.models.sizes import create_model
 from saccade.record import Record
 
 
@@ -37,28 +35,27 @@ class Layer:
     flops: int
 
 
-Model = VisionTransformer | MaskedAutoencoder
-
-
 def operations(model: Model) -> dict[str, Any]:
     """What a model computes for one image, and which share of it an attention can change.
 
-    `quadratic_share` is that of the two products with N² in the blocks of the same model with softmax:
-    N / (N + 6 D) at an MLP ratio of 4. Tokens, grid, width, depth and heads are the encoder's.
+    `flops_per_image` and `attention_flops_per_image` are those of a training step's forward pass,
+    `inference_flops_per_image` of what a user of the trained model runs. `quadratic_share` is that of the two products
+    with N² in the blocks of the same model with softmax: N / (N + 6 D) at an MLP ratio of 4. `stacks` tells the encoder
+    and the decoder apart, where there are both; tokens (those of a training step), width, depth and heads are the
+    encoder's.
     """
-    flops = model.flops()
+    flops, work = model.flops(), work_of(model)
+    stacks = work.stacks
     return {
         "parameters": _count(model),
-        "attention_parameters": sum(_count(block.attn) for blocks, _ in _stacks(model) for block in blocks),
+        "attention_parameters": sum(_count(block.attn) for stack in stacks for block in stack.blocks),
         "flops_per_image": sum(flops.values()),
+        "inference_flops_per_image": work.inference_flops,
         "attention_flops_per_image": sum(count for name, count in flops.items() if name.endswith(".attn")),
         "quadratic_share": quadratic_share(model),
-        "tokens": _stacks(model)[0][1],
         "grid": list(model.tokens.grid),
-        "width": model.embed_dim,
-        "depth": len(model.blocks),
-        "heads": model.config["num_heads"],
-        "head_width": model.embed_dim // model.config["num_heads"],
+        **_size(stacks[0]),
+        "stacks": {stack.name: {**_size(stack), **_arithmetic(stack)} for stack in stacks},
     }
 
 
@@ -69,18 +66,14 @@ def operations_record(subject: Subject) -> Record:
         ValueError: a model or attention that makes no sense at this size.
     """
     with torch.device("meta"):
-        model = create_classifier(subject.model, subject.attention, **subject.options)
+        model = create_model(subject.model, subject.attention, **subject.options)
     return Record(kind="operations", **subject.about(), values=operations(model), machine=machine_facts())
 
 
 def quadratic_share(model: Model) -> float:
     """Share of softmax's two N² products in the blocks' arithmetic: what a cheaper attention can save at the most."""
-    quadratic = rest = 0
-    for blocks, n in _stacks(model):
-        for block in blocks:
-            quadratic += 4 * n**2 * block.attn.dim
-            rest += 8 * n * block.attn.dim**2 + block.mlp.flops(n)
-    return quadratic / (quadratic + rest)
+    counted = [_arithmetic(stack) for stack in work_of(model).stacks]
+    return sum(one["quadratic_flops"] for one in counted) / sum(one["softmax_flops"] for one in counted)
 
 
 def layers(model: Model) -> list[Layer]:
@@ -107,11 +100,23 @@ def _rows(module: nn.Module, name: str, flops: dict[str, int]) -> Iterator[tuple
             yield from _rows(child, path, flops)
 
 
-def _stacks(model: Model) -> list[tuple[Iterable[Block], int]]:
-    """The blocks, and how many tokens pass through them: in an autoencoder's encoder only the visible patches do."""
-    if isinstance(model, VisionTransformer):
-        return [(model.blocks, model.tokens.count)]
-    return [(model.blocks, 1 + model.visible), (model.decoder_blocks, model.tokens.count)]
+def _size(stack: Stack) -> dict[str, int]:
+    """Its measures."""
+    return {
+        "tokens": stack.count,
+        "width": stack.width,
+        "depth": len(stack.blocks),
+        "heads": stack.heads,
+        "head_width": stack.width // stack.heads,
+    }
+
+
+def _arithmetic(stack: Stack) -> dict[str, int]:
+    """The operations of its blocks with softmax, all rows of the last one too, and those of the products with N²."""
+    n = stack.count
+    quadratic = sum(4 * n**2 * block.attn.dim for block in stack.blocks)
+    linear = sum(8 * n * block.attn.dim**2 + block.mlp.flops(n) for block in stack.blocks)
+    return {"quadratic_flops": quadratic, "softmax_flops": quadratic + linear}
 
 
 def _output_shapes(model: Model, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:

@@ -1,14 +1,16 @@
-"""What is measured: a training step and a forward pass, on random images."""
+"""What is measured: a training step and forward passes, on random images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import DTYPES, Terms
-from saccade.models.vit import VisionTransformer
+from saccade.measurement.work import Model, work_of
 from saccade.training.optimiser import AdamW
 
 # So small that the weights stay where they are, however often a step is repeated.
@@ -16,7 +18,7 @@ RATE = 1e-6
 
 
 class Step:
-    """A training step as saccade trains: forward, cross entropy, backward, AdamW with float32 master weights.
+    """A training step as saccade trains: forward, loss, backward, AdamW with float32 master weights.
 
     The optimiser's moments come with the first call, as in training.
 
@@ -26,8 +28,9 @@ class Step:
         subject: the terms.
     """
 
-    def __init__(self, model: nn.Module, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
+    def __init__(self, model: Model, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
         self.subject = subject
+        self.work = work_of(model)
         self.optimiser = AdamW(model, weight_decay=0.05, betas=(0.9, 0.999))
         self.model = model.to(DTYPES[subject.dtype])
         self.images = images.to(next(model.parameters()))
@@ -36,11 +39,8 @@ class Step:
         """One step, in training mode."""
         self.model.train()
         with autocast(self.subject.terms):
-            logits = self.model(self.images)
-        if logits.ndim != 2:
-            raise ValueError("a training step needs class scores for each image, so a pooled head: set global_pool")
-        labels = torch.arange(len(logits), device=logits.device) % logits.shape[1]
-        nn.functional.cross_entropy(logits.float(), labels).backward()
+            loss = self.work.loss(self.images)
+        loss.backward()
         self.optimiser.step(RATE, norm=self.optimiser.take_gradients(), longest=0.0)
 
 
@@ -51,11 +51,19 @@ class Forward:
         model: on its device, in the subject's dtype.
         images: of one pass.
         subject: the terms.
+        act: what is computed of the images; None for what a user of the trained model computes.
     """
 
-    def __init__(self, model: nn.Module, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
+    def __init__(
+        self,
+        model: Model,
+        images: Float[Tensor, "b c y x"],
+        subject: Subject,
+        act: Callable[[Float[Tensor, "b c y x"]], Tensor] | None = None,
+    ) -> None:
         self.subject = subject
         self.model = model
+        self.act = act or work_of(model).answer
         self.images = images.to(next(model.parameters()))
 
     @torch.no_grad()
@@ -63,10 +71,10 @@ class Forward:
         """One pass."""
         self.model.eval()
         with autocast(self.subject.terms):
-            self.model(self.images)
+            self.act(self.images)
 
 
-def random_images(model: VisionTransformer, batch_size: int) -> Float[Tensor, "b c y x"]:
+def random_images(model: Model, batch_size: int) -> Float[Tensor, "b c y x"]:
     """Normal values: the same for every model that takes images of this size."""
     return torch.randn(batch_size, model.in_chans, *model.img_size, generator=torch.Generator().manual_seed(0))
 

@@ -11,8 +11,8 @@ import torch
 from saccade.attention import resolved_text
 from saccade.measurement.allocator import Allocator
 from saccade.measurement.terms import Terms, require_positive
-from saccade.models.sizes import create_classifier, model_defaults
-from saccade.models.vit import VisionTransformer
+from saccade.measurement.work import Model
+from saccade.models.sizes import create_model, model_defaults
 from saccade.training.device import choose_device
 
 
@@ -22,7 +22,7 @@ class Subject:
 
     Attributes:
         model: a name of `list_models()`.
-        attention: its written form.
+        attention: its written form; in a masked autoencoder the encoder's, and the decoder's where `options` name none.
         options: overrides of the model, as given to create_model.
         batch_size: images of a training step and of a forward pass.
         inference_batch: images of an inference call that is measured for its throughput.
@@ -72,9 +72,9 @@ class Subject:
         """The attention with every option of every layer."""
         return resolved_text(self.attention, (model_defaults(self.model) | dict(self.options))["depth"])
 
-    def built(self) -> VisionTransformer:
+    def built(self) -> Model:
         """The model on its device, in float32."""
-        return create_classifier(self.model, self.attention, **self.options).to(self.device)
+        return create_model(self.model, self.attention, **self.options).to(self.device)
 
     def conditions(self) -> dict[str, Any]:
         """The terms, as a record names them."""
@@ -91,7 +91,7 @@ class Subject:
 
 
 def subject_of(
-    model: str | VisionTransformer,
+    model: str | Model,
     attention: str | None,
     options: Mapping[str, Any],
     *,
@@ -128,11 +128,12 @@ def subject_of(
     )
 
 
-def _differences(model: VisionTransformer) -> dict[str, Any]:
+def _differences(model: Model) -> dict[str, Any]:
     """The options in which a model differs from what its name stands for; the attention is told apart from them."""
     assert model.name is not None
     with torch.device("meta"):
-        usual = create_classifier(model.name).config
-    changed = {key: value for key, value in model.config.items() if value != usual[key] and key != "attention"}
+        # A decoder has the encoder's attention where none is named.
+        usual = create_model(model.name, model.attention).config
+    changed = {key: value for key, value in model.config.items() if value != usual[key]}
     # As JSON will give them back.
     return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}

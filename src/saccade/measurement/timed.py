@@ -14,7 +14,7 @@ from saccade.measurement.clock import lap, warm_up
 from saccade.measurement.step import Forward, Step, random_images
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import Terms
-from saccade.models.vit import VisionTransformer
+from saccade.measurement.work import Model, Stack, work_of
 
 
 @runtime_checkable
@@ -80,7 +80,7 @@ def timed_subject(subject: dict[str, Any]) -> Timed:
     # First, since it casts the model.
     step = Step(model, random_images(model, made.batch_size), made)
     acts: dict[str, Callable[[], None]] = {
-        "forward": Forward(model, random_images(model, made.batch_size), made),
+        "forward": Forward(model, random_images(model, made.batch_size), made, work_of(model).forward),
         "step": step,
         "latency": Forward(model, random_images(model, 1), made),
         "inference": Forward(model, random_images(model, made.inference_batch), made),
@@ -88,16 +88,24 @@ def timed_subject(subject: dict[str, Any]) -> Timed:
     return Timed(acts, made.terms, kernels(model, made))
 
 
-def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
-    """Holds each kind of layer against its reference, output and gradients, at the shape that will be timed."""
+def pass_the_gate(model: Model, subject: Subject) -> None:
+    """Holds each kind of layer against its reference, output and gradients, at every shape that will be timed."""
+    for stack in work_of(model).stacks:
+        # An encoder that is trained on some of the patches is used on all of them.
+        for patches in dict.fromkeys((stack.patches, stack.tokens.patches)):
+            _pass(stack, patches, subject)
+
+
+def _pass(stack: Stack, patches: int, subject: Subject) -> None:
     passed = set()
-    for layer, written in enumerate(parse_layers(subject.attention, len(model.blocks))):
+    for layer, written in enumerate(parse_layers(stack.attention, len(stack.blocks))):
         if written not in passed:
             gate(
                 written,
-                model.embed_dim,
-                model.config["num_heads"],
-                model.tokens,
+                stack.width,
+                stack.heads,
+                stack.tokens,
+                patches,
                 dtype=subject.terms.mixing_dtype,
                 device=subject.device,
                 layer=layer,
@@ -105,24 +113,32 @@ def pass_the_gate(model: VisionTransformer, subject: Subject) -> None:
         passed.add(written)
 
 
-def kernels(model: VisionTransformer, subject: Subject) -> dict[str, str | None]:
+def kernels(model: Model, subject: Subject) -> dict[str, str | None]:
     """The kernels that were asked for and that run, of the layers that have a choice; the others run "eager".
 
-    `last_block` says where the class token's row, the only one wanted of the last block, is computed in another order.
+    Those of the encoder; a decoder's are told beside them. `last_block` says where the class token's row, the only one
+    wanted of the last block, is computed in another order.
     """
+    encoder, *others = work_of(model).stacks
+    told = _kernels(encoder, subject) | {"last_block": "folded" if _folded(encoder) else None}
+    for stack in others:
+        told |= {f"{stack.name}_{key}": value for key, value in _kernels(stack, subject).items()}
+    return told
+
+
+def _kernels(stack: Stack, subject: Subject) -> dict[str, str | None]:
     device = torch.device(subject.device)
     asked: dict[str, None] = {}
     ran: dict[str, None] = {}
-    for layer in (block.attn for block in model.blocks):
+    for layer in (block.attn for block in stack.blocks):
         if isinstance(layer, ChoosesKernel):
             asked[layer.kernel] = None
             ran[layer.kernel_for(subject.terms.mixing_dtype, device)] = None
         else:
             ran["eager"] = None
-    last = model.blocks[-1].attn
-    alone = model.global_pool == "token" and isinstance(last, Folds) and last.folds(1, model.tokens.count)
-    return {
-        "kernel_asked": ", ".join(asked) or None,
-        "kernel_run": ", ".join(ran),
-        "last_block": "folded" if alone else None,
-    }
+    return {"kernel_asked": ", ".join(asked) or None, "kernel_run": ", ".join(ran)}
+
+
+def _folded(stack: Stack) -> bool:
+    last = stack.blocks[-1].attn
+    return stack.rows is not None and isinstance(last, Folds) and last.folds(stack.rows, stack.count)
