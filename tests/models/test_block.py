@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.peers import timm  # noqa: F401
+from torch.nn import functional
 from torch.testing import assert_close
 
 from saccade.attention import build
@@ -48,6 +49,56 @@ def test_the_attention_is_told_which_patches_are_visible():
     seen = torch.cat([x[:, :2], x[:, 2:][:, [0, 5, 7]]], dim=1)
     expected = seen + made.attn.reference(made.norm1(seen), ids)
     assert_close(made(seen, patches=ids), expected + made.mlp(made.norm2(expected)))
+
+
+def xformers_formula(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Attention behind a norm, then norm(y + MLP(norm(y))), two heads, written out in plain functions."""
+
+    def norm(name, y):
+        return functional.layer_norm(y, y.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+    def linear(name, y):
+        return functional.linear(y, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    normed = norm("norm1", x)
+    q, k, v = (linear(f"attn.qkv.{one}_proj", normed).unflatten(-1, (2, -1)).transpose(1, 2) for one in "qkv")
+    mixed = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+    y = x + linear("attn.proj", mixed.transpose(1, 2).flatten(2))
+    return norm("post_norm", y + linear("mlp.fc2", functional.gelu(linear("mlp.fc1", norm("norm2", y)))))
+
+
+@pytest.mark.parametrize("rows", [None, slice(0, 1), slice(3, 7)])
+def test_the_xformers_style_is_its_formula(rows):
+    made, x = block(style="xformers"), tokens().requires_grad_()
+    weights = dict(made.named_parameters())
+    seen = made(x, outputs=rows)
+    expected = xformers_formula(weights, x) if rows is None else xformers_formula(weights, x)[:, rows]
+    assert_close(seen, expected)
+    leaves = (x, *weights.values())
+    assert_close(torch.autograd.grad(seen.sin().sum(), leaves), torch.autograd.grad(expected.sin().sum(), leaves))
+
+
+def test_the_xformers_style_starts_as_the_other_and_normalises_what_that_puts_out():
+    plain, other = (Block(build("softmax", 8, 2, TOKENS), 16, style=style) for style in ("pre", "xformers"))
+    torch.nn.init.zeros_(other.post_norm.weight)
+    for made in (plain, other):
+        made.reset_parameters(seeded(3))
+    x = tokens().float()
+    assert_close(other(x), functional.layer_norm(plain(x), (8,), eps=1e-6))
+
+
+def test_layer_scale_and_stochastic_depth_act_inside_the_last_norm():
+    made, x = block(style="xformers", init_values=0.1, drop_path=0.5), tokens()
+    noise = torch.tensor([[0.9, 0.1]], dtype=torch.float64).expand(3, -1)
+    attended = x + 2 * made.ls1.gamma * made.attn(made.norm1(x))
+    assert_close(made(x, noise=noise), made.post_norm(attended))
+
+
+@pytest.mark.parametrize("attention", ["fourier", "lambda", "pooling"])
+def test_an_attention_without_the_usual_projections_keeps_its_own_in_the_xformers_style(attention):
+    made, other = block(attention), block(attention, style="xformers")
+    assert set(other.state_dict()) - set(made.state_dict()) == {"post_norm.weight", "post_norm.bias"}
+    assert other(tokens()).isfinite().all()
 
 
 def test_noise_below_the_rate_skips_a_branch_and_the_others_grow():

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from saccade.attention.initial import GeneratorOf, fill_xavier
+from saccade.attention.initial import GeneratorOf, fill_xavier, within
 from saccade.attention.parts import rotary_angles, rotate
+from saccade.attention.separate import SeparateProjections
 from saccade.attention.tokens import Tokens
 
 
@@ -183,7 +184,7 @@ class MultiHead(Attention):
                 f"rope=True with heads of width {self.head_dim} ({dim} / {num_heads}): needs a multiple of 4"
             )
         self.rope = rope
-        self.qkv = nn.Linear(dim, 3 * dim, bias=bias and qkv_bias)
+        self.qkv: nn.Linear | SeparateProjections = nn.Linear(dim, 3 * dim, bias=bias and qkv_bias)
         self.q_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(self.head_dim, eps=1e-6) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim, bias=bias)
@@ -242,6 +243,11 @@ class MultiHead(Attention):
             k = rotate(k, angles)
         return q, k, v
 
+    def separate(self) -> None:
+        """Gives queries, keys and values a projection each; what is computed stays the same."""
+        if isinstance(self.qkv, nn.Linear):
+            self.qkv = SeparateProjections(self.qkv)
+
     def merge(self, y: Float[Tensor, "b h n e"]) -> Float[Tensor, "b n w"]:
         """Puts the heads side by side and projects."""
         return self.proj(y.transpose(1, 2).flatten(2))
@@ -267,6 +273,9 @@ class MultiHead(Attention):
         """Xavier's uniform for each of the four projections, zeros for biases, ones for norms (MAE's start)."""
         for name, matrices in (("qkv", 3), ("proj", 1)):
             linear = getattr(self, name)
+            if isinstance(linear, SeparateProjections):
+                linear.reset_parameters(within(generator_of, name))
+                continue
             fill_xavier(linear.weight, generator_of(f"{name}.weight"), matrices)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from saccade.attention.base import Attention
+from saccade.attention.base import Attention, MultiHead
 from saccade.attention.initial import GeneratorOf, within
 from saccade.models.mlp import Mlp, SwiGLU
 
@@ -33,9 +33,16 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)), under timm's names.
 
+    The style "xformers" is the block that xFormers' factory makes (https://github.com/facebookresearch/xformers,
+    v0.0.22, `layer_norm_style="pre"`): another norm follows the MLP's shortcut, and queries, keys and values have a
+    projection each where a mechanism has the usual ones. Reversible blocks leave that norm out, as they do there: it
+    cannot be undone.
+
     Args:
         attn: the attention layer.
         hidden: width of the MLP's hidden layer.
+        style: "pre" or "xformers".
+        reversible: whether it is a step of two streams (`models/reversible.py`) and not of one.
         mlp_layer: "mlp" or "swiglu".
         init_values: where layer scale starts; None for none.
         proj_drop: rate of dropout behind both projections and inside the MLP.
@@ -47,6 +54,8 @@ class Block(nn.Module):
         attn: Attention,
         hidden: int,
         *,
+        style: str = "pre",
+        reversible: bool = False,
         mlp_layer: str = "mlp",
         init_values: float | None = None,
         proj_drop: float = 0.0,
@@ -54,6 +63,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         dim = attn.dim
+        if style == "xformers" and isinstance(attn, MultiHead):
+            attn.separate()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = attn
@@ -62,6 +73,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP_LAYERS[mlp_layer](dim, hidden, proj_drop)
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
+        behind = style == "xformers" and not reversible
+        self.post_norm = nn.LayerNorm(dim, eps=1e-6) if behind else nn.Identity()
 
     def forward(
         self,
@@ -79,16 +92,29 @@ class Block(nn.Module):
             noise: numbers uniform in 0..1 that decide which images skip the attention and which the MLP; None: no image
                 skips.
         """
-        attended = self.ls1(self.proj_drop(self.attn(self.norm1(x), patches, outputs)))
-        x = x if outputs is None else x[:, outputs]
-        x = x + self._kept(attended, None if noise is None else noise[:, 0])
-        return x + self._kept(self.ls2(self.mlp(self.norm2(x))), None if noise is None else noise[:, 1])
+        attended = self.attention_branch(x, patches, outputs, None if noise is None else noise[:, 0])
+        x = (x if outputs is None else x[:, outputs]) + attended
+        return self.post_norm(x + self.mlp_branch(x, None if noise is None else noise[:, 1]))
+
+    def attention_branch(
+        self,
+        x: Float[Tensor, "b n w"],
+        patches: Int[Tensor, "b p"] | None,
+        outputs: slice | None,
+        noise: Float[Tensor, " b"] | None,
+    ) -> Float[Tensor, "b m w"]:
+        """What the attention adds to its shortcut."""
+        return self._kept(self.ls1(self.proj_drop(self.attn(self.norm1(x), patches, outputs))), noise)
+
+    def mlp_branch(self, x: Float[Tensor, "b m w"], noise: Float[Tensor, " b"] | None) -> Float[Tensor, "b m w"]:
+        """What the MLP adds to its shortcut."""
+        return self._kept(self.ls2(self.mlp(self.norm2(x))), noise)
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
         """Refills every parameter."""
         self.attn.reset_parameters(within(generator_of, "attn"))
         self.mlp.reset_parameters(within(generator_of, "mlp"))
-        for module in (self.norm1, self.norm2, self.ls1, self.ls2):
+        for module in (self.norm1, self.norm2, self.ls1, self.ls2, self.post_norm):
             if isinstance(module, (nn.LayerNorm, LayerScale)):
                 module.reset_parameters()
 
