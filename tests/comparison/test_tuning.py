@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from saccade.comparison.run import ask
 from saccade.comparison.tuning import best_rate, rate_grid, read_rates, widened
 from saccade.record import Record, write_records
+from saccade.training.recipe import recipe_from_dict, recipe_to_dict, with_values
 from saccade.training.recipes import named_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,3 +114,15 @@ def test_the_rates_of_make_compare_hold_for_the_mechanisms_of_today():
     wanted = [question.entry(name).attention_resolved for name in names]
     records = read_rates(folder, like=question.example(), wanted=wanted)
     assert {record.attention_resolved for record in records} == set(wanted)
+
+
+def test_rates_hold_where_the_recipe_has_learned_a_setting_since_and_it_is_left_as_it_was(tmp_path):
+    old = tuned(1e-3, 80.0)
+    write_records(tmp_path / "records.jsonl", [old])
+    today = replace(old, recipe=recipe_to_dict(recipe_from_dict(old.recipe)))
+    assert len(read_rates(tmp_path, like=today, wanted=[old.attention_resolved])) == 1
+    changed = replace(
+        today, recipe=recipe_to_dict(with_values(recipe_from_dict(old.recipe), {"train.layer_decay": 0.7}))
+    )
+    with pytest.raises(ValueError, match="training was"):
+        read_rates(tmp_path, like=changed, wanted=[old.attention_resolved])

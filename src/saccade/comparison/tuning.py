@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saccade.record import Record, read_records
+from saccade.training.recipe import recipe_from_dict, recipe_to_dict
 
 # Fresh: no seed that a comparison's accuracy rests on.
 TUNING_SEED = 1_000_000
@@ -79,13 +80,14 @@ def _difference(tuned: Record, like: Record) -> str | None:
 
 
 def _question(record: Record) -> dict[str, object]:
-    recipe = record.recipe or {}
-    train = {key: value for key, value in recipe.get("train", {}).items() if key not in ("lr", "seed", "logging_step")}
+    # What a recipe could not say when it was written had the default of today.
+    recipe = recipe_to_dict(recipe_from_dict(record.recipe or {}))
+    train = {key: value for key, value in recipe["train"].items() if key not in ("lr", "seed", "logging_step")}
     return {
         "model": record.model,
         "model's options": dict(record.model_options),
         "the images": (record.data or {}).get("fingerprint"),
-        "augmentation": recipe.get("augment"),
+        "augmentation": recipe["augment"],
         "training": train,
     }
 
