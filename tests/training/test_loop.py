@@ -10,7 +10,7 @@ import torch
 import saccade
 from saccade.data.sources import load_data
 from saccade.errors import Diverged
-from saccade.training import loop
+from saccade.training import loop, objective
 from saccade.training.progress import Silent
 from saccade.training.recipe import Recipe, recipe_from_toml, with_values
 
@@ -155,9 +155,9 @@ def test_the_result_counts_what_it_should(digits):
 
 def test_the_test_part_is_read_once_at_the_end_and_only_where_wanted(digits, monkeypatch):
     read = []
-    real = loop.evaluate
+    real = objective.evaluate
     monkeypatch.setattr(
-        loop, "evaluate", lambda model, split, *a, **k: (read.append(split), real(model, split, *a, **k))[1]
+        objective, "evaluate", lambda model, split, *a, **k: (read.append(split), real(model, split, *a, **k))[1]
     )
     run(digits)
     assert read == [digits.validation, digits.validation, digits.test]

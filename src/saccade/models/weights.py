@@ -39,14 +39,14 @@ def save_model(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_weights(folder / WEIGHTS, {key: value.cpu().contiguous() for key, value in model.state_dict().items()})
+    write_tensors(folder / WEIGHTS, model.state_dict())
     written = {
         "layout": LAYOUT,
         "name": model.name,
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "config": model.config,
         "facts": dict(facts or {}),
-        "weights_sha256": _sha256(folder / WEIGHTS),
+        "weights_sha256": sha256_of(folder / WEIGHTS),
     }
     write_whole(folder / CONFIG, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
 
@@ -65,10 +65,7 @@ def load_model(
         ValueError: a pickle, files that `save_model` did not write or that do not belong together, or an attention
             outside the table that is not trusted.
     """
-    folder = _folder(Path(path))
-    written = _read_config(folder / CONFIG)
-    _check_trusted(folder / CONFIG, written["config"], trust_class)
-    state = _read_weights(folder / WEIGHTS, written["weights_sha256"])
+    folder, written, state = read_saved(path, trust_class)
     try:
         model = (MaskedAutoencoder if "decoder_depth" in written["config"] else VisionTransformer)(**written["config"])
     except TypeError as error:
@@ -78,6 +75,67 @@ def load_model(
     _check_fits(folder / WEIGHTS, model.state_dict(), state)
     model.load_state_dict(state)
     return model, written["facts"]
+
+
+def read_saved(
+    path: Path | str, trust_class: Collection[str] | None = ()
+) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+    """Folder, fields of config.json and weights of a saved model, which is not built.
+
+    Args:
+        path: as in `load_model`.
+        trust_class: as in `load_model`; None does not ask whose attention it names, and then it must not be built.
+
+    Raises:
+        ValueError: as in `load_model`.
+    """
+    folder = _folder(Path(path))
+    written = _read_config(folder / CONFIG)
+    if trust_class is not None:
+        _check_trusted(folder / CONFIG, written["config"], trust_class)
+    return folder, written, _read_weights(folder / WEIGHTS, written["weights_sha256"])
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `path` is a folder that `save_model` wrote, or one of its two files: others name theirs alike."""
+    folder = path.parent if path.name in (WEIGHTS, CONFIG) else path
+    try:
+        _read_config(folder / CONFIG)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def load_weights(path: Path | str) -> dict[str, Tensor]:
+    """Reads the weights alone of what `save_model` wrote; no model is built.
+
+    Raises:
+        ValueError: a pickle, or files that `save_model` did not write or that do not belong together.
+    """
+    folder = _folder(Path(path))
+    return _read_weights(folder / WEIGHTS, _read_config(folder / CONFIG)["weights_sha256"])
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a safetensors file so that a kill leaves the old one or the new one, never a half."""
+    state = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        os.close(handle)
+        save_file(state, temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder(path: Path) -> Path:
@@ -122,7 +180,7 @@ def _check_trusted(path: Path, config: Mapping[str, Any], trust_class: Collectio
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
-    if _sha256(path) != sha256:
+    if sha256_of(path) != sha256:
         raise ValueError(f"{path} is not the file that {path.with_name(CONFIG)} was written for: save the model again")
     try:
         return load_file(path)
@@ -138,22 +196,3 @@ def _check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Te
             raise ValueError(
                 f"{path} does not fit its model: {key} is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
             )
-
-
-def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.close(handle)
-        save_file(state, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

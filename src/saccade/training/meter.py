@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +25,7 @@ class Meter:
         self.step_seconds: list[float] = []
         self.data_seconds: list[float] = []
         self.losses: list[float] = []
+        self.others: dict[str, list[float]] = {}
         self.told = 0
         self.mark = 0.0
 
@@ -34,11 +36,18 @@ class Meter:
             self.data_seconds.append(time.perf_counter() - self.mark)
             yield batch
 
-    def add(self, loss: float) -> None:
-        """The step is done."""
+    def add(self, loss: float, beside: Mapping[str, float] = MappingProxyType({})) -> None:
+        """The step is done.
+
+        Args:
+            loss: of the step.
+            beside: other numbers of the step, by name, the same names in each.
+        """
         now = time.perf_counter()
         self.step_seconds.append(now - self.mark)
         self.losses.append(loss)
+        for name, value in beside.items():
+            self.others.setdefault(name, []).append(value)
         self.mark = now
 
     @property
@@ -51,6 +60,11 @@ class Meter:
         """Over the steps so far."""
         return _mean(self.losses)
 
+    @property
+    def means_beside(self) -> dict[str, float]:
+        """Of the other numbers, over the steps so far."""
+        return {name: _mean(values) for name, values in self.others.items()}
+
     def line(self, rate: float, peak_bytes: int) -> str:
         """The log's line for the steps since the last line: means, and the MB (2^20 bytes) of the peak."""
         done = len(self.losses)
@@ -59,9 +73,10 @@ class Meter:
         left = self.steps * (self.epochs - self.epoch) - done
         seconds = _mean(self.step_seconds[since])
         eta = timedelta(seconds=round(left * seconds))
+        beside = "".join(f"{name}: {_mean(values[since]):.4f}  " for name, values in self.others.items())
         return (
             f"epoch: [{self.epoch}]  [{done}/{self.steps}]  eta: {eta}  lr: {rate:.3g}  "
-            f"loss: {_mean(self.losses[since]):.4f}  time: {seconds:.4f}  "
+            f"loss: {_mean(self.losses[since]):.4f}  {beside}time: {seconds:.4f}  "
             f"data: {_mean(self.data_seconds[since]):.4f}  max mem: {peak_bytes // 2**20}"
         )
 

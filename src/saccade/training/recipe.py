@@ -21,14 +21,26 @@ class ModelRecipe:
         name: one of `saccade models`.
         attention: its written form, as in "nystrom(landmarks=16)".
         options: overrides of the model, as given to create_model; classes and channels come from the data.
+        checkpoint: pre-trained model whose encoder it starts from: a folder of a saved model, or a file of weights of
+            facebookresearch/mae, transformers or timm; None starts from nothing.
+        checkpoint_sha256: of those weights, written out with the run; other weights are then refused.
+        convert_channels: sums or repeats the weights that read pixels where the checkpoint's channels are others.
     """
 
     name: str = "vit_nano_patch1_8"
     attention: str = "softmax"
     options: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoint_sha256: str | None = None
+    convert_channels: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
+        if self.checkpoint is None and (self.convert_channels or self.checkpoint_sha256 is not None):
+            raise ValueError(
+                "model.convert_channels and model.checkpoint_sha256 say how model.checkpoint is taken, "
+                "and none is given: give one, or leave them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +78,8 @@ class TrainRecipe:
         min_lr: learning rate that the cosine ends at.
         weight_decay: AdamW's, on matrices only.
         betas: AdamW's.
+        layer_decay: rate of each block over that of the next, the head's at the top; 1 trains all at one rate. As in
+            fine-tuning of BEiT and MAE (Clark et al. 2020, https://arxiv.org/abs/2003.10555).
         clip_grad: longest gradient; a longer one is scaled down to it, and 0 turns that off.
         label_smoothing: share of the target that is spread over all classes.
         dtype: of the weights; "bf16" keeps a float32 master copy in the optimiser.
@@ -82,6 +96,7 @@ class TrainRecipe:
     min_lr: Annotated[float, Within(0)] = 0.0
     weight_decay: Annotated[float, Within(0)] = 0.05
     betas: Annotated[tuple[float, float], Within(0, 0.999999)] = (0.9, 0.999)
+    layer_decay: Annotated[float, Within(0, 1, above=True)] = 1.0
     clip_grad: Annotated[float, Within(0)] = 1.0
     label_smoothing: Annotated[float, Within(0, 0.99)] = 0.0
     dtype: Literal["fp32", "bf16"] = "fp32"
@@ -161,6 +176,16 @@ def with_values(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     return recipe_from_dict(table)
 
 
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """What two recipes do not share, a sentence each: "train.lr is 0.003 there and 0.001 here"."""
+    there, here = _flat(recipe_to_dict(one)), _flat(recipe_to_dict(other))
+    return [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in dict.fromkeys([*there, *here])
+        if there.get(name) != here.get(name)
+    ]
+
+
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     """Values by dotted name from what a user writes: "train.lr=3e-4", "model.attention=linear", "augment.flip=0".
 
@@ -174,6 +199,14 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             raise ValueError(f"--set {setting}: write name=value, as in train.lr=3e-4")
         values[name.strip()] = _value(text.strip())
     return values
+
+
+def _flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """The values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _flat(value, f"{at}{name}.") if isinstance(value, Mapping) else {f"{at}{name}": value}
+    return flat
 
 
 def _value(text: str) -> Any:

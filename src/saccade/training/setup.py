@@ -9,12 +9,39 @@ import torch
 
 from saccade.data.dataset import Dataset
 from saccade.data.sources import load_data
-from saccade.models.sizes import create_classifier
+from saccade.models.mae import MaskedAutoencoder
+from saccade.models.pretrained import weights_sha256
+from saccade.models.sizes import create_model, is_masked_autoencoder
+from saccade.models.transfer import start_from
 from saccade.models.vit import VisionTransformer
-from saccade.training.recipe import Recipe, with_values
+from saccade.training.objective import Classification, Objective
+from saccade.training.pretraining import Pretraining
+from saccade.training.recipe import ModelRecipe, Recipe, with_values
 
 
-def plan_model(recipe: Recipe) -> VisionTransformer:
+def objective_of(recipe: Recipe) -> Objective[Any, Any]:
+    """The task: the name of the model decides.
+
+    Raises:
+        ValueError: an unknown model, or settings that mean nothing to the task.
+    """
+    if not is_masked_autoencoder(recipe.model.name):
+        return Classification(recipe.train.label_smoothing)
+    of_labels = {
+        "augment.mixup": recipe.augment.mixup,
+        "augment.cutmix": recipe.augment.cutmix,
+        "train.label_smoothing": recipe.train.label_smoothing,
+    }
+    for name, value in of_labels.items():
+        if value:
+            raise ValueError(
+                f"{name} = {value:g}: {recipe.model.name} learns without labels to reconstruct pictures as they are; "
+                f"set {name} to 0"
+            )
+    return Pretraining()
+
+
+def plan_model(recipe: Recipe) -> VisionTransformer | MaskedAutoencoder:
     """The model without memory, so that an impossible one is refused before any image is read.
 
     Raises:
@@ -24,8 +51,8 @@ def plan_model(recipe: Recipe) -> VisionTransformer:
     if recipe.data.in_chans is not None:
         options.setdefault("in_chans", recipe.data.in_chans)
     with torch.device("meta"):
-        planned = create_classifier(recipe.model.name, recipe.model.attention, **options)
-    if planned.global_pool == "":
+        planned = create_model(recipe.model.name, recipe.model.attention, **options)
+    if isinstance(planned, VisionTransformer) and planned.global_pool == "":
         raise ValueError('model.options.global_pool = "": a classifier reads one row: "token", "avg" or "all"')
     return planned
 
@@ -56,7 +83,9 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
             f"{dataset.name} was loaded for images of {dataset.img_size}, and {recipe.model.name} takes {wanted}: "
             "load it for that size, or give img_size"
         )
-    of_data = {"num_classes": len(dataset.classes), "in_chans": dataset.channels}
+    of_data = {"in_chans": dataset.channels}
+    if not is_masked_autoencoder(recipe.model.name):
+        of_data["num_classes"] = len(dataset.classes)
     for option, there in of_data.items():
         asked = recipe.model.options.get(option, there)
         if asked != there:
@@ -66,13 +95,42 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
             f"train.batch_size = {recipe.train.batch_size}: {dataset.name} has {len(dataset.train)} training images; "
             "take a batch of at most so many"
         )
-    return with_values(recipe, {f"model.options.{option}": there for option, there in of_data.items()})
+    found: dict[str, Any] = {f"model.options.{option}": there for option, there in of_data.items()}
+    if recipe.model.checkpoint is not None:
+        found["model.checkpoint_sha256"] = _same_weights(recipe.model)
+    return with_values(recipe, found)
 
 
-def make_model(recipe: Recipe) -> VisionTransformer:
-    """The model of a resolved recipe with its first weights, f(seed, parameter name)."""
-    model = recipe.model
-    return create_classifier(model.name, model.attention, seed=recipe.train.seed, **model.options)
+def make_model(
+    recipe: Recipe, note: Callable[[str], None] = lambda line: None
+) -> VisionTransformer | MaskedAutoencoder:
+    """The model of a resolved recipe with its first weights: f(seed, parameter name), or its checkpoint's.
+
+    Args:
+        recipe: resolved.
+        note: is told what it starts from.
+
+    Raises:
+        ValueError: the checkpoint cannot be read, or its encoder is another.
+    """
+    told = recipe.model
+    model = create_model(told.name, told.attention, seed=recipe.train.seed, **told.options)
+    if told.checkpoint is not None:
+        for line in start_from(model, told.checkpoint, convert_channels=told.convert_channels).notes():
+            note(line)
+    return model
+
+
+def _same_weights(told: ModelRecipe) -> str:
+    """The checkpoint's SHA-256, which is the one that the recipe names, if it names one."""
+    assert told.checkpoint is not None
+    found = weights_sha256(told.checkpoint)
+    if told.checkpoint_sha256 not in (None, found):
+        raise ValueError(
+            f"model.checkpoint = {told.checkpoint!r}: its weights are no longer those of model.checkpoint_sha256; "
+            "leave that out to start from what is there now"
+        )
+    return found
 
 
 def saved_facts(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:

@@ -1,0 +1,200 @@
+"""Pre-training without labels: the loss of a masked autoencoder, and beside it what predicting the mean would give."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saccade.attention.parts import off_grid
+from saccade.data.batches import Batch, eval_batches
+from saccade.data.dataset import Dataset, Split
+from saccade.data.draws import uniform
+from saccade.models.embed import patchify
+from saccade.models.mae import MaskedAutoencoder
+from saccade.training.baselines import Baselines, one_colour_loss
+from saccade.training.evaluate import BATCH_SIZE
+from saccade.training.objective import Draws, Objective, Row
+
+LEAST_GAIN = 0.01
+"""A loss counts as below that of the mean by this share of it at least: what is less, a constant reaches by chance."""
+
+WARNING_SHARE = 0.1
+"""Share of the epochs after which a loss that is not below that of the mean is worth a warning."""
+
+_REMEDIES = (
+    "another --lr (three times as high, or a third where the loss jumps), more --epochs, "
+    "or --attention softmax to see whether the mechanism is to blame"
+)
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """How well a masked autoencoder predicts the hidden patches of a split.
+
+    Attributes:
+        loss: mean squared error over the hidden pixels.
+        baseline_loss: what predicting their mean would give.
+        mean_picture_loss: what predicting the split's mean picture would give, a colour for each place.
+    """
+
+    loss: float
+    baseline_loss: float
+    mean_picture_loss: float
+
+
+class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
+    """The masked autoencoder's own loss, with masks f(seed, epoch, image); labels are not looked at.
+
+    The baseline is the loss of a model that predicts one and the same colour for every hidden pixel, the best one: the
+    mean squared deviation of the targets from their mean, channel by channel. It is 1 on pixels that are normalised
+    with mean and deviation of the training part, as they are here, up to what cropping changes and which patches are
+    hidden; with norm_pix_loss it is about 1, too, and less where patches are flat. A model that is no better has
+    learned nothing at all, however long it has been trained. One that is no better than the mean picture, which on
+    centred pictures is far better than one colour, has learned where things are, and nothing of the image before it.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = (
+        "train_baseline_loss",
+        "eval_loss",
+        "eval_baseline_loss",
+        "eval_mean_picture_loss",
+    )
+
+    def __call__(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
+        """The mean squared error over the hidden patches."""
+        return model(_images(model, batch), draws("mask", model.tokens.patches)).loss
+
+    @torch.no_grad()
+    def beside(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
+        """The loss of predicting the mean of the same hidden patches."""
+        targets, _ = _hidden_targets(model, _images(model, batch), draws("mask", model.tokens.patches))
+        return {"baseline_loss": one_colour_loss(targets, model.in_chans)}
+
+    def attention(self, model: MaskedAutoencoder) -> str:
+        """That of both halves, and how much is hidden."""
+        decoder = "" if model.decoder_attention == model.attention else f" and {model.decoder_attention} in the decoder"
+        hidden = model.tokens.patches - model.visible
+        return f"{model.attention}{decoder}, {hidden} of {model.tokens.patches} patches hidden"
+
+    def evaluate(
+        self, model: MaskedAutoencoder, split: Split, dataset: Dataset, amp_dtype: str | None
+    ) -> Reconstructed:
+        """The loss, with masks f(image), and what predicting means would give."""
+        return evaluate_reconstruction(model, split, dataset, amp_dtype=amp_dtype)
+
+    def row(self, found: Reconstructed) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "eval_loss": found.loss,
+            "eval_baseline_loss": found.baseline_loss,
+            "eval_mean_picture_loss": found.mean_picture_loss,
+        }
+
+    def line(self, row: Row) -> str:
+        """The loss, and what predicting means would give."""
+        return (
+            f"epoch: [{row['epoch']}]  validation loss: {row['eval_loss']:.4f}  (predicting the mean: "
+            f"{row['eval_baseline_loss']:.4f}, the mean picture: {row['eval_mean_picture_loss']:.4f})"
+        )
+
+    def warning(self, row: Row, epochs: int) -> str:
+        """After a tenth of the epochs, and at least one, where the mean is not beaten; at the end, the mean picture."""
+        done = row["epoch"] + 1
+        if done == math.ceil(WARNING_SHARE * epochs) and not _below(row["train_loss"], row["train_baseline_loss"]):
+            return (
+                f"warning: after {done} of {epochs} epochs the loss, {row['train_loss']:.4f}, is not below what "
+                f"predicting the mean gives, {row['train_baseline_loss']:.4f}: nothing is learned yet; try {_REMEDIES}"
+            )
+        if done == epochs and not _below(row["eval_loss"], row["eval_mean_picture_loss"]):
+            return (
+                f"warning: at the end the validation loss, {row['eval_loss']:.4f}, is not below what predicting the "
+                f"mean picture gives, {row['eval_mean_picture_loss']:.4f}: what is predicted does not depend on the "
+                f"visible patches; try {_REMEDIES}"
+            )
+        return ""
+
+    def settings(self, model: MaskedAutoencoder) -> dict[str, Any]:
+        """The decoder's attention and what the loss is of."""
+        return {
+            "decoder_attention": model.decoder_attention,
+            "mask_ratio": model.config["mask_ratio"],
+            "norm_pix_loss": model.norm_pix_loss,
+        }
+
+    def validated(self, row: Row) -> dict[str, Any]:
+        """The loss, and what predicting means would give."""
+        return {
+            "validation_loss": row["eval_loss"],
+            "validation_baseline_loss": row["eval_baseline_loss"],
+            "validation_mean_picture_loss": row["eval_mean_picture_loss"],
+        }
+
+    def tested(self, found: Reconstructed) -> dict[str, Any]:
+        """The loss, and what predicting means would give."""
+        return {
+            "test_loss": found.loss,
+            "test_baseline_loss": found.baseline_loss,
+            "test_mean_picture_loss": found.mean_picture_loss,
+        }
+
+
+def evaluate_reconstruction(
+    model: MaskedAutoencoder,
+    split: Split,
+    dataset: Dataset,
+    *,
+    batch_size: int = BATCH_SIZE,
+    amp_dtype: str | None = None,
+) -> Reconstructed:
+    """The mean loss over a split with masks f(seed 0, image index); the model's mode is left as it was.
+
+    Args:
+        model: on the device where the work is done.
+        split: the images, as in `dataset.test`.
+        dataset: whose mean and deviation the images are normalised with.
+        batch_size: images at a time; the result does not depend on it, rounding aside.
+        amp_dtype: "bf16" runs float32 weights under autocast.
+
+    Raises:
+        ValueError: the split has no images.
+    """
+    if len(split) == 0:
+        raise ValueError(f"{dataset.name}: this split has no images; evaluate on another")
+    place, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    loss = 0.0
+    baselines = Baselines(model.tokens.patches, math.prod(model.patch_embed.patch_size) * model.in_chans)
+    try:
+        with torch.inference_mode():
+            for batch in eval_batches(split, dataset, batch_size, place):
+                images = _images(model, batch)
+                noise = uniform(0, 0, batch.index, "evaluation mask", model.tokens.patches)
+                with torch.autocast(place.type, torch.bfloat16, enabled=amp_dtype == "bf16"):
+                    # As many patches are hidden in each image: the mean of a batch counts for its images.
+                    loss += len(batch) * model(images, noise).loss.item()
+                baselines.add(*_hidden_targets(model, images, noise))
+    finally:
+        model.train(was_training)
+    one_colour, mean_picture = baselines.one_colour_loss(model.in_chans), baselines.mean_picture_loss()
+    return Reconstructed(loss / len(split), one_colour, mean_picture)
+
+
+def _images(model: MaskedAutoencoder, batch: Batch) -> Float[Tensor, "b c y x"]:
+    return batch.images.to(next(model.parameters()).dtype)
+
+
+def _hidden_targets(
+    model: MaskedAutoencoder, images: Float[Tensor, "b c y x"], noise: Float[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b m p"], Int[Tensor, "b m"]]:
+    """What is to be predicted, and of which patches."""
+    _, hidden = model.hide(len(images), noise, images.device)
+    return model.targets(off_grid(patchify(images, model.patch_embed.patch_size), hidden)), hidden
+
+
+def _below(loss: float, mean_loss: float) -> bool:
+    return loss < (1 - LEAST_GAIN) * mean_loss
