@@ -2,8 +2,11 @@ import math
 
 import pytest
 import torch
+from tests.peers import timm
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from saccade.models.vit import VisionTransformer
 from saccade.training.optimiser import AdamW, learning_rate
 
 
@@ -139,3 +142,54 @@ def test_without_warm_up_the_first_rate_is_the_highest():
 
 def test_a_run_may_be_all_warm_up():
     assert rates(warmup_steps=100)[-1] == 1.0
+
+
+def test_without_layer_decay_nothing_changes_bit_by_bit():
+    plain, given = small(), small()
+    stepped(plain, AdamW(plain, weight_decay=0.1, betas=(0.9, 0.95)), 5)
+    stepped(given, AdamW(given, weight_decay=0.1, betas=(0.9, 0.95), layer_decay=1.0), 5)
+    assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), given.parameters(), strict=True))
+    assert len(AdamW(plain, weight_decay=0.1, betas=(0.9, 0.95)).torch.param_groups) == 2
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_layers_get_the_shares_and_the_decay_that_timm_gives_them(pool):
+    sizes = {"patch_size": 16, "embed_dim": 32, "depth": 3, "num_heads": 4, "global_pool": pool, "num_classes": 5}
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, reg_tokens=2, init_values=0.1, **sizes)
+    ours = VisionTransformer(img_size=32, reg_tokens=2, init_values=0.1, **sizes)
+    groups = param_groups_layer_decay(
+        theirs, weight_decay=0.1, layer_decay=0.65, no_weight_decay_list=theirs.no_weight_decay()
+    )
+    names = {id(one): name for name, one in theirs.named_parameters()}
+    wanted = {names[id(one)]: (group["lr_scale"], group["weight_decay"]) for group in groups for one in group["params"]}
+    # timm counts the norm before the pooling to the last block; BEiT and MAE, as we do, to the head.
+    wanted |= {name: (1.0, decay) for name, (_, decay) in wanted.items() if name.startswith("norm.")}
+    optimiser = AdamW(ours, weight_decay=0.1, betas=(0.9, 0.999), layer_decay=0.65)
+    place = {master.data_ptr(): name for master, name in zip(optimiser.masters, optimiser.names, strict=True)}
+    found = {
+        place[one.data_ptr()]: (group["lr_scale"], group["weight_decay"])
+        for group in optimiser.torch.param_groups
+        for one in group["params"]
+    }
+    assert found == wanted
+    assert len({scale for scale, _ in found.values()}) == 5
+
+
+def test_each_layer_moves_at_its_own_rate():
+    model = VisionTransformer(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=3)
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    optimiser = AdamW(model, weight_decay=0.0, betas=(0.9, 0.999), layer_decay=0.5)
+    for one in model.parameters():
+        one.grad = torch.ones_like(one)
+    optimiser.step(0.1, norm=optimiser.take_gradients(), longest=0.0)
+    # Adam's first step is the rate, whatever the gradient.
+    moved = {name: (before[name] - one).mean().item() for name, one in model.named_parameters()}
+    wanted = {
+        "patch_embed.proj.weight": 0.0125,
+        "pos_embed": 0.0125,
+        "blocks.0.attn.qkv.weight": 0.025,
+        "blocks.1.norm1.bias": 0.05,
+        "norm.weight": 0.1,
+        "head.bias": 0.1,
+    }
+    assert {name: moved[name] for name in wanted} == pytest.approx(wanted, rel=1e-3)

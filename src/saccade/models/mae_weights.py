@@ -71,7 +71,7 @@ def load_mae(path: Path | str, **overrides: Any) -> MaskedAutoencoder:
             positions that are not MAE's fixed ones.
     """
     path = Path(path)
-    state = mae_state(_read(path), str(path))
+    state = mae_state(read_tensors(path), str(path))
     options = {**_options(state, path), **overrides}
     model = MaskedAutoencoder(**options)
     for name in ("pos_embed", "decoder_pos_embed"):
@@ -136,7 +136,12 @@ def _renamed(key: str, rules: list[tuple[str, str]]) -> str:
     return key
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, or under "model" in it; a pickle is read as tensors and plain values only.
+
+    Raises:
+        ValueError: no such file, or no state dict in it.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; give a .pth, .bin or .safetensors file")
     try:
@@ -162,18 +167,26 @@ def _options(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} holds the encoder alone: pre-training needs the decoder, too, as in the full checkpoint"
         )
-    width, channels, *patch = state["patch_embed.proj.weight"].shape
     side = int((state["pos_embed"].shape[1] - 1) ** 0.5)
+    rows, columns = state["patch_embed.proj.weight"].shape[2:]
     return {
-        "img_size": (side * patch[0], side * patch[1]),
+        **encoder_options(state),
+        "img_size": (side * rows, side * columns),
+        "decoder_embed_dim": state["decoder_embed.weight"].shape[0],
+        "decoder_depth": _depth(state, "decoder_blocks"),
+    }
+
+
+def encoder_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the shapes of an encoder's weights, under our names, say of it; heads are as published."""
+    width, channels, *patch = state["patch_embed.proj.weight"].shape
+    return {
         "patch_size": tuple(patch),
         "in_chans": channels,
         "embed_dim": width,
         "depth": _depth(state, "blocks"),
         "num_heads": max(1, width // (80 if width == 1280 else 64)),
-        "decoder_embed_dim": state["decoder_embed.weight"].shape[0],
-        "decoder_depth": _depth(state, "decoder_blocks"),
-        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        "mlp_ratio": state["blocks.0.mlp.fc2.weight"].shape[1] / width,
     }
 
 
