@@ -43,7 +43,7 @@ class Evaluation:
     @property
     def correct_hex(self) -> str:
         """One bit an image, first image first, as hexadecimal digits: what paired comparisons need."""
-        return np.packbits(self.correct.numpy()).tobytes().hex()
+        return as_hex(self.correct)
 
 
 def evaluate(
@@ -71,6 +71,11 @@ def evaluate(
             return _counted(model, eval_batches(split, dataset, batch_size, weight.device), weight.dtype, amp_dtype)
     finally:
         model.train(was_training)
+
+
+def as_hex(correct: Bool[Tensor, " n"]) -> str:
+    """One bit an image, first image first, as hexadecimal digits."""
+    return np.packbits(correct.numpy()).tobytes().hex()
 
 
 def _counted(model: nn.Module, batches: Iterable[Batch], dtype: torch.dtype, amp_dtype: str | None) -> Evaluation:
