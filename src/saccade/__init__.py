@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _PLACES = {
     "Attention": "saccade.attention.base",
+    "MaskedAutoencoder": "saccade.models.mae",
     "MultiHead": "saccade.attention.base",
     "Tokens": "saccade.attention.tokens",
     "Record": "saccade.record",
@@ -20,8 +21,10 @@ _PLACES = {
     "list_attentions": "saccade.attention",
     "list_models": "saccade.models.sizes",
     "load_data": "saccade.data.sources",
+    "load_mae": "saccade.models.mae_weights",
     "load_model": "saccade.models.weights",
     "measure": "saccade.measurement",
+    "pretrain": "saccade.training",
     "save_model": "saccade.models.weights",
     "train": "saccade.training",
 }
@@ -37,11 +40,14 @@ if TYPE_CHECKING:
     from saccade.data.sources import load_data as load_data
     from saccade.measurement import bench as bench
     from saccade.measurement import measure as measure
+    from saccade.models.mae import MaskedAutoencoder as MaskedAutoencoder
+    from saccade.models.mae_weights import load_mae as load_mae
     from saccade.models.sizes import create_model as create_model
     from saccade.models.sizes import list_models as list_models
     from saccade.models.weights import load_model as load_model
     from saccade.models.weights import save_model as save_model
     from saccade.record import Record as Record
+    from saccade.training import pretrain as pretrain
     from saccade.training import train as train
     from saccade.training.evaluate import evaluate as evaluate
 

@@ -244,4 +244,5 @@ def test_recipes_as_json_is_a_line_each(capsys):
     assert run(["recipes", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["name"] for row in rows] == list_recipes()
-    assert all(row["command"].startswith("saccade train ") and row["minutes"] and row["machine"] for row in rows)
+    verbs = tuple(f"saccade {verb} " for verb in ("train", "pretrain", "finetune"))
+    assert all(row["command"].startswith(verbs) and row["minutes"] and row["machine"] for row in rows)

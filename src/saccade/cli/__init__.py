@@ -16,7 +16,9 @@ from saccade.cli.bench import bench
 from saccade.cli.check import check
 from saccade.cli.compare import compare
 from saccade.cli.data import data
+from saccade.cli.finetune import finetune
 from saccade.cli.measure import models, summary
+from saccade.cli.pretrain import pretrain
 from saccade.cli.train import evaluate, recipes, train
 from saccade.errors import Diverged, Failed
 
@@ -44,6 +46,8 @@ app = App(
 app.command(compare, group=_main_job, help_epilogue="")
 app.command(bench, group=_main_job, help_epilogue="")
 app.command(train, group=_train, help_epilogue="")
+app.command(pretrain, group=_train, help_epilogue="")
+app.command(finetune, group=_train, help_epilogue="")
 app.command(evaluate, group=_train, help_epilogue="")
 app.command(recipes, group=_train, help_epilogue="")
 app.command(data, group=_train, help_epilogue="")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from rich.console import Console
 
@@ -28,6 +30,20 @@ def note(text: str) -> None:
     """Says something beside the results."""
     # Broken into lines for a reader only.
     notes().print(text, markup=False, highlight=False, soft_wrap=not notes().is_terminal)
+
+
+def print_values(values: Mapping[str, Any], shown: Sequence[str], json: bool) -> None:
+    """Prints all values as one line of JSON, or those that matter most, a line each."""
+    from json import dumps
+
+    if json:
+        results().print(dumps(values), markup=False, highlight=False, soft_wrap=True)
+        return
+    width = max(len(name) for name in shown)
+    for name in shown:
+        value = values[name]
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        results().print(f"{name:<{width}}  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _width(terminal: bool) -> int | None:

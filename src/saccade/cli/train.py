@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
+
+from saccade.cli.flags import NOTHING_SAID, RunFlags
 
 
 def train(
@@ -14,22 +15,8 @@ def train(
     data: str | None = None,
     model: str | None = None,
     attention: str | None = None,
-    recipe: str | None = None,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
-    epochs: int | None = None,
-    lr: float | None = None,
-    batch_size: int | None = None,
-    seed: int | None = None,
-    img_size: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True, negative="")] = None,
-    on_bad_image: Literal["error", "skip"] | None = None,
-    dtype: str | None = None,
-    amp_dtype: str | None = None,
-    logging_step: int | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    trust_class: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    json: Annotated[bool, Parameter(negative="")] = False,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    flags: RunFlags = NOTHING_SAID,
 ) -> None:
     """Train one model and evaluate it: every epoch on the validation part, once at the end on the test part.
 
@@ -49,40 +36,12 @@ def train(
     attention
         A mechanism from `saccade attentions`, with options: "nystrom(landmarks=16)"; a mixture: `linear*8,softmax*4`;
         your own class: my.module:Mine or file.py:Mine.
-    recipe
-        A name from `saccade recipes`, or a TOML file. Default: the one that fits data and model.
-    set_
-        Changes one field of the recipe: --set train.weight_decay=0.1
-    epochs
-        Passes over the training images.
-    lr
-        Highest learning rate.
-    batch_size
-        Images a step.
-    seed
-        Of initial weights, order, augmentation, stochastic depth and dropout.
-    img_size
-        Rows and columns in pixels, or one number for both. Default: the model's.
-    on_bad_image
-        Whether a picture that cannot be read ends the command (error) or is left out and counted (skip).
-    dtype
-        Of the weights: fp32, or bf16 with a float32 master copy in the optimiser.
-    amp_dtype
-        Of autocast: bf16.
-    logging_step
-        Steps between two lines of the log.
-    device
-        auto, cpu, cuda, cuda:N or mps.
-    threads
-        Threads of torch. Default: its own choice.
-    output
-        New or empty folder. Default: runs/MODEL-ATTENTION-DATA-SEED-TIME.
-    trust_class
-        A class of your own, my.module:Mine, that the recipe's file may name as its attention.
-    json
-        Print the result as JSON on one line.
+    resume
+        Go on with the run in --output from its last finished epoch, by the recipe that lies there; the end is the same,
+        bit by bit, as if it had not been interrupted.
     """
-    from saccade.cli.console import note
+    from saccade.cli.console import note, print_values
+    from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
     from saccade.reports.curves import curves
     from saccade.training.chosen import chosen_recipe
     from saccade.training.loop import train as run
@@ -90,33 +49,28 @@ def train(
     from saccade.training.recipe import parse_settings
     from saccade.training.run import default_folder
 
-    flags = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "seed": seed,
-        "dtype": dtype,
-        "amp_dtype": amp_dtype,
-        "logging_step": logging_step,
-    }
     chosen = chosen_recipe(
-        recipe=recipe,
+        recipe=recipe_to_go_on(flags) if resume else flags.recipe,
         model=model,
         attention=attention,
         data=data,
-        img_size=img_size,
-        on_bad_image=on_bad_image,
-        flags=flags,
-        settings=parse_settings(set_),
-        trust_class=trust_class,
+        img_size=flags.img_size,
+        on_bad_image=flags.on_bad_image,
+        flags=flags.of_training,
+        settings=parse_settings(flags.set_),
+        trust_class=flags.trust_class,
     )
-    folder = output or default_folder(chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed)
-    with shown() as progress:
-        trained = run(chosen, output=folder, device=device, threads=threads, progress=progress)
+    folder = flags.output or default_folder(
+        chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed
+    )
+    with told_how_to_go_on("train", chosen, folder, flags), shown() as progress:
+        trained = run(
+            chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress, resume=resume
+        )
     curves(trained.history, folder)
     note(f"written: {folder}")
-    shown_of_result = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")
-    _print({**trained.result, "output": str(folder)}, shown_of_result, json)
+    of_result = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")
+    print_values({**trained.result, "output": str(folder)}, of_result, flags.json)
 
 
 def evaluate(
@@ -156,7 +110,7 @@ def evaluate(
     json
         Print the result as JSON on one line.
     """
-    from saccade.cli.console import note
+    from saccade.cli.console import note, print_values
     from saccade.training.saved import evaluate_saved
 
     found = evaluate_saved(
@@ -170,7 +124,7 @@ def evaluate(
         note=note,
     )
     # Fewer than six classes have no top-5.
-    _print(found, tuple(name for name, value in found.items() if value is not None), json)
+    print_values(found, tuple(name for name, value in found.items() if value is not None), json)
 
 
 def recipes(name: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
@@ -205,19 +159,3 @@ def recipes(name: str | None = None, /, *, json: Annotated[bool, Parameter(negat
         for one in listed:
             table.add_row(one.name, one.title, one.minutes, one.machine, one.result)
         results().print(table)
-
-
-def _print(values: Mapping[str, Any], shown: tuple[str, ...], json: bool) -> None:
-    """All values as one line of JSON, or those that matter most, a line each."""
-    from json import dumps
-
-    from saccade.cli.console import results
-
-    if json:
-        results().print(dumps(values), markup=False, highlight=False, soft_wrap=True)
-        return
-    width = max(len(name) for name in shown)
-    for name in shown:
-        value = values[name]
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        results().print(f"{name:<{width}}  {text}", markup=False, highlight=False, soft_wrap=True)

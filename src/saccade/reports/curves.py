@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 LINE, SECOND, INK, PALE = "#0072B2", "#D55E00", "#333333", "#9A9A9A"
+
+# Draws one of the two pictures: axes, epochs from 1, their rows.
+Drawing = Callable[[Axes, Sequence[int], Sequence[Mapping[str, Any]]], None]
 
 # Accuracies closer than this fill no picture: it would show chance, enlarged.
 LEAST_POINTS = 5.0
@@ -27,13 +30,18 @@ def curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     Returns:
         The files; none for a run without epochs.
     """
+    return _side_by_side(history, folder, _accuracy)
+
+
+def _side_by_side(history: Sequence[Mapping[str, Any]], folder: Path, draw: Drawing) -> list[Path]:
+    """What `draw` draws on the left, the seconds on the right."""
     if not history:
         return []
     figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     epochs = [int(row["epoch"]) + 1 for row in history]
-    _accuracy(left, epochs, [float(row["eval_top1"]) for row in history])
+    draw(left, epochs, history)
     _seconds(right, epochs, *([float(row[key]) for row in history] for key in ("train_seconds", "data_seconds")))
     for axes in (left, right):
         _frame(axes)
@@ -42,7 +50,44 @@ def curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
     return [path]
 
 
-def _accuracy(axes: Axes, epochs: Sequence[int], percent: Sequence[float]) -> None:
+def loss_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Draws the losses of a pre-training and its seconds, epoch by epoch, side by side in curves.png.
+
+    Args:
+        history: an epoch each, with `epoch` (from 0), `train_loss`, `eval_loss`, `eval_baseline_loss`,
+            `eval_mean_picture_loss`, `train_seconds` and `data_seconds`.
+        folder: where the picture goes.
+
+    Returns:
+        The files; none for a run without epochs.
+    """
+    return _side_by_side(history, folder, _losses)
+
+
+def _losses(axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]]) -> None:
+    """With the lines of the two constants: below the lower one, something is learned of the images."""
+    validation, training = ([float(row[key]) for row in history] for key in ("eval_loss", "train_loss"))
+    _line(axes, epochs, validation, LINE, label="validation")
+    _line(axes, epochs, training, SECOND, label="training", linestyle=(0, (4, 2)))
+    constants = {key: float(history[-1][f"eval_{key}_loss"]) for key in ("baseline", "mean_picture")}
+    for key, words in (("baseline", "predicting the mean"), ("mean_picture", "predicting the mean picture")):
+        axes.axhline(constants[key], color=PALE, linewidth=1.2, linestyle=":")
+        axes.annotate(
+            words,
+            (1, constants[key]),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=INK,
+        )
+    axes.set_ylim(0, 1.15 * max(*validation, *training, *constants.values()))
+    axes.set_title(f"loss on hidden patches: {validation[-1]:.4f} (validation) at the end", loc="left", fontsize=10)
+    axes.legend(loc="lower left", frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _accuracy(axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]]) -> None:
+    percent = [float(row["eval_top1"]) for row in history]
     _line(axes, epochs, percent, LINE)
     axes.set_title(f"top-1 on the validation part, %: {percent[-1]:.1f} at the end", loc="left", fontsize=10)
     middle, half = (max(percent) + min(percent)) / 2, (max(percent) - min(percent)) / 2

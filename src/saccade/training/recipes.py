@@ -86,17 +86,18 @@ def named_recipe(name: str, trust_class: Collection[str] = ()) -> Recipe:
     return recipe
 
 
-def recipe_for(data: str | None, model: str | None) -> str:
+def recipe_for(data: str | None, model: str | None, *, pretraining: bool = False) -> str:
     """The name of the recipe for these, where the user names none: the model's image size decides, else the data.
 
     Args:
         data: as the user wrote it, if so.
         model: as the user wrote it, if so.
+        pretraining: whether a masked autoencoder is wanted, where no model says so.
 
     Raises:
         ValueError: there is no such model.
     """
-    from saccade.models.sizes import model_defaults
+    from saccade.models.sizes import is_masked_autoencoder, model_defaults
 
     if model in ("vit", "vitl", "vitx"):
         return "original-004"
@@ -105,6 +106,8 @@ def recipe_for(data: str | None, model: str | None) -> str:
         side = 8 if source == "digits" else 32 if source in _SMALL else 224
     else:
         side = model_defaults(model)["img_size"]
+    if pretraining if model is None else is_masked_autoencoder(model):
+        return "mae-digits" if side <= 8 else "mae-cifar10-micro" if side <= 32 else "mae"
     if side <= 8:
         return "digits"
     if side <= 32:
@@ -117,15 +120,23 @@ _SMALL = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 _NOT_MIRRORED = ("digits", "mnist")
 
 
-def _check_trusted(recipe: Recipe, trust_class: Collection[str]) -> None:
-    """A file must not choose whose code runs."""
+def own_classes(recipe: Recipe) -> list[str]:
+    """The attentions that a recipe names and that are not in saccade's table."""
     from saccade.attention import TABLE, parse_layers
     from saccade.models.sizes import model_defaults
 
-    depth = (model_defaults(recipe.model.name) | dict(recipe.model.options))["depth"]
-    for layer in parse_layers(recipe.model.attention, depth):
-        if layer.name not in TABLE and layer.name not in trust_class:
+    options = model_defaults(recipe.model.name) | dict(recipe.model.options)
+    layers = list(parse_layers(recipe.model.attention, options["depth"]))
+    if options.get("decoder_attention"):
+        layers += parse_layers(options["decoder_attention"], options["decoder_depth"])
+    return sorted({layer.name for layer in layers} - set(TABLE))
+
+
+def _check_trusted(recipe: Recipe, trust_class: Collection[str]) -> None:
+    """A file must not choose whose code runs."""
+    for name in own_classes(recipe):
+        if name not in trust_class:
             raise ValueError(
-                f"it names the attention {layer.name!r}, whose code is not saccade's; "
-                f"where you trust it, add --trust-class {layer.name}"
+                f"it names the attention {name!r}, whose code is not saccade's; "
+                f"where you trust it, add --trust-class {name}"
             )

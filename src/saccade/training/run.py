@@ -46,12 +46,8 @@ class Run:
         self.started = False
         self.made = False
         self._held = ExitStack()
-        if resume and (folder is None or not (folder / RECIPE).is_file()):
-            raise ValueError(
-                f"--resume: there is no run in {folder}; name the --output folder of the run to go on with"
-                if folder
-                else "--resume: name the folder of the run to go on with as --output"
-            )
+        if resume:
+            require_run(folder)
         if folder is None:
             return
         try:
@@ -175,6 +171,19 @@ class Run:
     def _json(self, name: str, values: Mapping[str, Any]) -> None:
         if self.folder is not None:
             write_whole(self.folder / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def require_run(folder: Path | None) -> Path:
+    """The recipe that lies in a run's folder.
+
+    Raises:
+        ValueError: no folder is named, or no run lies there.
+    """
+    if folder is None:
+        raise ValueError("--resume: name the folder of the run to go on with as --output")
+    if not (folder / RECIPE).is_file():
+        raise ValueError(f"--resume: there is no run in {folder}; name the --output folder of the run to go on with")
+    return folder / RECIPE
 
 
 def default_folder(model: str, attention: str, data: str, seed: int) -> Path:
