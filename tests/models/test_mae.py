@@ -248,6 +248,8 @@ def test_nothing_hidden_or_fewer_than_two_visible_is_refused(ratio):
         ({"embed_dim": 30, "num_heads": 2}, "multiple of 4"),
         ({"decoder_depth": 0}, "decoder_depth=0"),
         ({"mlp_layer": "gelu"}, "mlp_layer"),
+        ({"block": "post"}, "block='post': must be one of 'pre', 'xformers'"),
+        ({"reversible": 1}, "reversible=1: must be True or False"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):

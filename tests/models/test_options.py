@@ -16,6 +16,8 @@ REFUSED = {
     "embedding": ({"embed_layer": "hybrid"}, "must be one of 'patch', 'conv'"),
     "positions": ({"pos_embed": "rope"}, "must be one of 'learn', 'sine', 'none'"),
     "no class token to pool": ({"class_token": False}, 'use class_token=True, or global_pool="avg"'),
+    "block": ({"block": "post"}, r"block='post': must be one of 'pre', 'xformers'"),
+    "reversible": ({"reversible": "yes"}, "reversible='yes': must be True or False"),
     "depth": ({"depth": 0}, "depth=0: must be a whole number of at least 1"),
     "width": ({"embed_dim": 8.0}, r"embed_dim=8\.0: must be a whole number"),
     "classes": ({"num_classes": -1}, "at least 0"),

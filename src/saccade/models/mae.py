@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -21,6 +21,7 @@ from saccade.models.block import Block
 from saccade.models.embed import PatchEmbed, patchify, sine_positions
 from saccade.models.mlp import reset_linear
 from saccade.models.options import checked_mae_options
+from saccade.models.reversible import CHECKPOINTING_REFUSED, run_reversible
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,10 @@ class MaskedAutoencoder(nn.Module):
         decoder_attention: of the decoder; None for the encoder's.
         mask_ratio: share of the patches that are hidden.
         norm_pix_loss: predicts each patch less its own mean, over its own deviation.
+        block: "pre" (a norm before attention and MLP) or "xformers" (also one behind the MLP's shortcut, and separate
+            queries, keys and values), in encoder and decoder.
+        reversible: two streams of tokens in each, whose activations backward makes anew instead of keeping them
+            (`models/reversible.py`).
         seed: initial values are f(seed, parameter name).
 
     Raises:
@@ -86,6 +91,8 @@ class MaskedAutoencoder(nn.Module):
         decoder_attention: str | type[Attention] | None = None,
         mask_ratio: float = 0.75,
         norm_pix_loss: bool = False,
+        block: str = "pre",
+        reversible: bool = False,
         *,
         seed: int = 0,
     ) -> None:
@@ -97,7 +104,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_attention: str = self.config["decoder_attention"]
         self.img_size: tuple[int, int] = self.config["img_size"]
         self.in_chans, self.embed_dim, self.decoder_embed_dim = in_chans, embed_dim, decoder_embed_dim
-        self.norm_pix_loss = norm_pix_loss
+        self.norm_pix_loss, self.reversible = norm_pix_loss, reversible
         self.grad_checkpointing = False
 
         patch: tuple[int, int] = self.config["patch_size"]
@@ -201,7 +208,13 @@ class MaskedAutoencoder(nn.Module):
         return {"cls_token", "mask_token"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keeps only the inputs of the blocks for backward, which runs each block again."""
+        """Keeps only the inputs of the blocks for backward, which runs each block again.
+
+        Raises:
+            ValueError: the blocks are reversible, and keep nothing in any case.
+        """
+        if enable and self.reversible:
+            raise ValueError(CHECKPOINTING_REFUSED)
         self.grad_checkpointing = enable
 
     def advance(self, step: int, seed: int) -> None:
@@ -232,12 +245,13 @@ class MaskedAutoencoder(nn.Module):
         return all(block.attn.order_free for block in self.decoder_blocks)
 
     def _blocks(self, attention: str, dim: int, depth: int, num_heads: int, patches: int) -> nn.ModuleList:
-        hidden, mlp_layer = int(dim * self.config["mlp_ratio"]), self.config["mlp_layer"]
+        hidden = int(dim * self.config["mlp_ratio"])
+        options = {"mlp_layer": self.config["mlp_layer"], "style": self.config["block"], "reversible": self.reversible}
         layers = (
             build(written, dim, num_heads, self.tokens, layer=layer, patches=patches)
             for layer, written in enumerate(parse_layers(attention, depth))
         )
-        return nn.ModuleList(Block(layer, hidden, mlp_layer=mlp_layer) for layer in layers)
+        return nn.ModuleList(Block(layer, hidden, **options) for layer in layers)
 
     def _encoded(self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b m w"]:
         """Only the visible patches are embedded; None for all."""
@@ -250,9 +264,7 @@ class MaskedAutoencoder(nn.Module):
         positions = self.pos_embed.to(patches.dtype).expand(len(images), -1, -1)
         patches = patches + off_grid(positions[:, 1:], visible)
         x = torch.cat([self.cls_token + positions[:, :1], patches], dim=1)
-        for block in self.blocks:
-            x = self._run(block, x, visible, None)
-        return self.norm(x)
+        return self.norm(self._through(self.blocks, x, visible, None))
 
     def _predicted(
         self, latent: Float[Tensor, "b k w"], visible: Int[Tensor, "b v"], hidden: Int[Tensor, "b m"] | None
@@ -266,17 +278,25 @@ class MaskedAutoencoder(nn.Module):
             # The hidden ones last: nothing is brought into raster order, and the last block computes only their rows.
             masked = self.mask_token + off_grid(places, hidden)
             x = torch.cat([prefix, seen + off_grid(places, visible), masked], dim=1)
-            x = self._decoded(x, torch.cat([visible, hidden], dim=1), slice(1 + self.visible, None))
+            ids, rows = torch.cat([visible, hidden], dim=1), slice(1 + self.visible, None)
+            x = self._through(self.decoder_blocks, x, ids, rows)
             return self.decoder_pred(self.decoder_norm(x))
         whole = self.mask_token.expand(len(x), self.tokens.patches, -1)
         whole = whole.scatter(1, visible[..., None].expand_as(seen), seen)
-        x = self._decoded(torch.cat([prefix, whole + places], dim=1), None, None)[:, 1:]
+        x = self._through(self.decoder_blocks, torch.cat([prefix, whole + places], dim=1), None, None)[:, 1:]
         return self.decoder_pred(self.decoder_norm(off_grid(x, hidden)))
 
-    def _decoded(
-        self, x: Float[Tensor, "b k w"], patches: Int[Tensor, "b n"] | None, outputs: slice | None
+    def _through(
+        self,
+        blocks: Iterable[Block],
+        x: Float[Tensor, "b k w"],
+        patches: Int[Tensor, "b p"] | None,
+        outputs: slice | None,
     ) -> Float[Tensor, "b m w"]:
-        *earlier, last = self.decoder_blocks
+        """Runs encoder or decoder; the last block puts out the wanted rows only."""
+        if self.reversible:
+            return run_reversible(blocks, x, patches, outputs)
+        *earlier, last = blocks
         for block in earlier:
             x = self._run(block, x, patches, None)
         return self._run(last, x, patches, outputs)

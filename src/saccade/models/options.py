@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 WORDS = {
     "global_pool": ("token", "avg", "all", ""),
     "mlp_layer": ("mlp", "swiglu"),
+    "block": ("pre", "xformers"),
     "embed_layer": ("patch", "conv"),
     "pos_embed": ("learn", "sine", "none"),
 }
@@ -31,6 +32,7 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         _check_word(name, options[name], words)
     for name, smallest in _SMALLEST.items():
         _check_count(name, options[name], smallest)
+    _check_flag("reversible", options["reversible"])
     for name in _RATES:
         if not 0 <= options[name] < 1:
             raise ValueError(f"{name}={options[name]}: must be at least 0 and below 1")
@@ -64,7 +66,9 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(options)
     for name in ("img_size", "patch_size"):
         checked[name] = rows_and_columns(name, options[name])
-    _check_word("mlp_layer", options["mlp_layer"], WORDS["mlp_layer"])
+    for name in ("mlp_layer", "block"):
+        _check_word(name, options[name], WORDS[name])
+    _check_flag("reversible", options["reversible"])
     for name, smallest in _MAE_SMALLEST.items():
         _check_count(name, options[name], smallest)
     for name in ("embed_dim", "decoder_embed_dim"):
@@ -111,6 +115,11 @@ def attention_text(attention: str | type[Attention]) -> str:
 def _check_word(name: str, word: Any, allowed: tuple[str, ...]) -> None:
     if word not in allowed:
         raise ValueError(f"{name}={word!r}: must be one of {', '.join(repr(one) for one in allowed)}")
+
+
+def _check_flag(name: str, flag: Any) -> None:
+    if not isinstance(flag, bool):
+        raise ValueError(f"{name}={flag!r}: must be True or False")
 
 
 def _check_count(name: str, count: Any, smallest: int) -> None:

@@ -18,6 +18,7 @@ from saccade.attention.tokens import Tokens
 from saccade.models.block import Block
 from saccade.models.embed import ConvStem, PatchEmbed, sine_positions
 from saccade.models.options import checked_options, rows_and_columns
+from saccade.models.reversible import CHECKPOINTING_REFUSED, reversible_outputs, run_reversible
 
 EMBED_LAYERS: dict[str, type[PatchEmbed | ConvStem]] = {"patch": PatchEmbed, "conv": ConvStem}
 
@@ -52,6 +53,10 @@ class VisionTransformer(nn.Module):
         pos_drop_rate: dropout behind the positions.
         proj_drop_rate: dropout behind the projections of attention and MLP.
         drop_path_rate: stochastic depth of the last block; it falls linearly to none in the first.
+        block: "pre" (a norm before attention and MLP) or "xformers" (also one behind the MLP's shortcut, and separate
+            queries, keys and values).
+        reversible: two streams of tokens, whose activations backward makes anew instead of keeping them
+            (`models/reversible.py`).
         seed: initial values are f(seed, parameter name).
 
     Raises:
@@ -82,6 +87,8 @@ class VisionTransformer(nn.Module):
         pos_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        block: str = "pre",
+        reversible: bool = False,
         *,
         seed: int = 0,
     ) -> None:
@@ -94,6 +101,7 @@ class VisionTransformer(nn.Module):
         self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
         self.num_features = self.embed_dim = embed_dim
         self.num_prefix_tokens = int(class_token) + reg_tokens
+        self.reversible = reversible
         self.grad_checkpointing = False
 
         patch = rows_and_columns("patch_size", patch_size)
@@ -165,7 +173,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f'output_fmt={output_fmt!r}: must be "NCHW" or "NLC"')
         wanted = block_indices(indices, len(self.blocks))
         last = max(wanted) + 1 if stop_early else len(self.blocks)
-        outputs = list(islice(self._outputs(images, None, None), last))
+        outputs = list(islice(self._outputs(self._embedded(images), self._noise_for(images, None), None), last))
         taken = [self.norm(outputs[index]) if norm else outputs[index] for index in wanted]
         prefix, grid = self.num_prefix_tokens, self.tokens.grid
         intermediates: list[Any] = [
@@ -222,7 +230,13 @@ class VisionTransformer(nn.Module):
         return {"pos_embed", "cls_token", "reg_token"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keeps only the inputs of the blocks for backward, which runs each block again."""
+        """Keeps only the inputs of the blocks for backward, which runs each block again.
+
+        Raises:
+            ValueError: the blocks are reversible, and keep nothing in any case.
+        """
+        if enable and self.reversible:
+            raise ValueError(CHECKPOINTING_REFUSED)
         self.grad_checkpointing = enable
 
     def advance(self, step: int, seed: int) -> None:
@@ -253,6 +267,8 @@ class VisionTransformer(nn.Module):
         return Block(
             build(written, dim, config["num_heads"], self.tokens, layer=layer),
             int(dim * config["mlp_ratio"]),
+            style=config["block"],
+            reversible=config["reversible"],
             mlp_layer=config["mlp_layer"],
             init_values=config["init_values"],
             proj_drop=config["proj_drop_rate"],
@@ -296,11 +312,13 @@ class VisionTransformer(nn.Module):
         return self.pos_drop(torch.cat([*prefix, x], dim=1) + positions)
 
     def _outputs(
-        self, images: Float[Tensor, "b c y x"], noise: Float[Tensor, "b u"] | None, wanted: slice | None
+        self, x: Float[Tensor, "b n w"], noise: Float[Tensor, "b u"] | None, wanted: slice | None
     ) -> Iterator[Tensor]:
         """What each block puts out; the last one puts out the wanted rows only."""
-        x = self._embedded(images)
-        noise = self._noise_for(images, noise)
+        if self.reversible:
+            # Only `forward_intermediates` asks block by block, and it wants all rows.
+            yield from reversible_outputs(self.blocks, x, noise)
+            return
         for layer, block in enumerate(self.blocks):
             rows = wanted if layer == len(self.blocks) - 1 else None
             mine = None if noise is None else noise[:, 2 * layer : 2 * layer + 2]
@@ -313,9 +331,12 @@ class VisionTransformer(nn.Module):
     def _features(
         self, images: Float[Tensor, "b c y x"], noise: Float[Tensor, "b u"] | None, wanted: slice | None
     ) -> Float[Tensor, "b n w"]:
-        for x in self._outputs(images, noise, wanted):
-            last = x
-        return self.norm(last)
+        x, noise = self._embedded(images), self._noise_for(images, noise)
+        if self.reversible:
+            return self.norm(run_reversible(self.blocks, x, None, wanted, noise))
+        for last in self._outputs(x, noise, wanted):
+            x = last
+        return self.norm(x)
 
     def _noise_for(
         self, images: Float[Tensor, "b c y x"], noise: Float[Tensor, "b u"] | None
