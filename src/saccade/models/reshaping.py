@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from saccade.attention import attention_class, parse_layers
+from saccade.attention.base import MultiHead
+from saccade.attention.separate import SeparateProjections
 from saccade.attention.tokens import Tokens
 from saccade.models.block import Block
 from saccade.models.embed import sine_positions
@@ -130,6 +132,8 @@ class Reshaping:
             cls, new = attention_class(written.name), block.attn
             # As it was pre-trained, where it may have seen fewer patches than it would be allowed on the whole grid.
             there = cls(new.dim, new.num_heads, old, layer=layer, **dict(written.options))
+            if isinstance(there, MultiHead) and isinstance(block.attn.qkv, SeparateProjections):
+                there.separate()
             wanted = {key: value.shape for key, value in there.state_dict().items()}
             if wanted != {key: value.shape for key, value in own.items()}:
                 raise ValueError(
