@@ -2,7 +2,7 @@
 
 import pytest
 
-from saccade.reports.crossing import EVERYWHERE, LIKE_SOFTMAX, NOWHERE, crossing, exponent
+from saccade.reports.crossing import EVERYWHERE, LIKE_SOFTMAX, NEVER_DEARER, NOWHERE, crossing, exponent
 from saccade.reports.ratios import Ratio
 
 
@@ -28,7 +28,8 @@ def test_only_the_two_sizes_around_it_count():
     ("ratios", "words"),
     [
         ([0.9, 0.5, 0.2], EVERYWHERE),
-        ([0.5, 0.95, 0.95], EVERYWHERE),
+        ([0.5, 0.95, 0.95], NEVER_DEARER),
+        ([0.95, 0.5, 0.2], NEVER_DEARER),
         ([1.0, 1.5, 2.0], NOWHERE),
         ([1.05, 1.2, 1.01], NOWHERE),
         ([0.92, 0.95, 0.99], LIKE_SOFTMAX),

@@ -10,7 +10,8 @@ import numpy as np
 
 from saccade.reports.ratios import EQUAL, Ratio
 
-EVERYWHERE, NOWHERE, LIKE_SOFTMAX = "cheaper everywhere measured", "nowhere measured", "equal everywhere measured"
+EVERYWHERE, NOWHERE = "cheaper everywhere measured", "nowhere measured"
+NEVER_DEARER, LIKE_SOFTMAX = "cheaper or equal everywhere measured", "equal everywhere measured"
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Crossing:
 
     Attributes:
         tokens: where the ratio passes 1, ascending; interpolated between the two measured sizes around it, on log axes.
-        words: from where on it is cheaper; or that it is so everywhere or nowhere among the sizes measured, or that all
-            its ratios lie within what counts as equal.
+        words: from where on it is cheaper; or that it is so everywhere or nowhere among the sizes measured, or that
+            some or all of its ratios lie within what counts as equal.
         low: where the ends of the ratios' intervals pass 1, the fewer tokens of the two; None where there are several
             crossings, or an end does not pass.
         high: the more tokens of the two.
@@ -93,7 +94,9 @@ def _only(tokens: Sequence[int], values: Sequence[float | None], cheaper_at_the_
 def _without(values: Sequence[float]) -> str:
     if all(1 / EQUAL <= value <= EQUAL for value in values):
         return LIKE_SOFTMAX
-    return EVERYWHERE if values[0] < 1 else NOWHERE
+    if values[0] >= 1:
+        return NOWHERE
+    return EVERYWHERE if max(values) < 1 / EQUAL else NEVER_DEARER
 
 
 def _stretches(places: Sequence[str], cheaper_first: bool) -> str:

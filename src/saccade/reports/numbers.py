@@ -26,7 +26,9 @@ def interval(difference: Difference) -> str:
 
 
 def times(value: int | float) -> str:
-    """A ratio with three significant digits at most."""
+    """A ratio: 0.0065 as "0.0065", 0.812 as "0.81", 12.34 as "12.3"."""
+    if 0 < value < 0.1:
+        return f"{value:#.2g}"
     return f"{value:.2f}" if value < 10 else f"{value:.3g}"
 
 
