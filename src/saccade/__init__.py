@@ -18,12 +18,14 @@ _PLACES = {
     "compare": "saccade.comparison",
     "create_model": "saccade.models.sizes",
     "evaluate": "saccade.training.evaluate",
+    "finetune": "saccade.training",
     "list_attentions": "saccade.attention",
     "list_models": "saccade.models.sizes",
     "load_data": "saccade.data.sources",
     "load_mae": "saccade.models.mae_weights",
     "load_model": "saccade.models.weights",
     "measure": "saccade.measurement",
+    "probe": "saccade.training.probe",
     "pretrain": "saccade.training",
     "save_model": "saccade.models.weights",
     "train": "saccade.training",
@@ -47,9 +49,11 @@ if TYPE_CHECKING:
     from saccade.models.weights import load_model as load_model
     from saccade.models.weights import save_model as save_model
     from saccade.record import Record as Record
+    from saccade.training import finetune as finetune
     from saccade.training import pretrain as pretrain
     from saccade.training import train as train
     from saccade.training.evaluate import evaluate as evaluate
+    from saccade.training.probe import probe as probe
 
 
 def __getattr__(name: str) -> Any:

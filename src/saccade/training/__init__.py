@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from saccade.training.loop import Trained
     from saccade.training.recipe import Recipe
 
-__all__ = ["pretrain", "train"]
+__all__ = ["finetune", "pretrain", "train"]
 
 
 def train(
@@ -162,6 +162,83 @@ def pretrain(
     return _run(data, said, device=device, threads=threads, output=output, resume=resume, quiet=quiet)
 
 
+def finetune(
+    checkpoint: str | Path,
+    data: str | Path | Dataset | None = None,
+    *,
+    attention: str | None = None,
+    layer_decay: float | None = None,
+    convert_channels: bool = False,
+    recipe: str | Recipe | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    dtype: str | None = None,
+    amp_dtype: str | None = None,
+    img_size: Sequence[int] | int | None = None,
+    on_bad_image: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    trust_class: Collection[str] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Trained:
+    """Fine-tunes a pre-trained model as a classifier; what is not given is the checkpoint's, then the recipe's.
+
+    Example:
+        saccade.finetune("runs/my-pretraining", "digits", epochs=20).result["test_top1_percent"]
+
+    Args:
+        checkpoint: folder of a saved model, or a file of weights of facebookresearch/mae, transformers or timm.
+        data: as for `train`; None takes what the checkpoint was trained on, or the recipe's.
+        attention: where the checkpoint does not tell it.
+        layer_decay: rate of each block over that of the next.
+        convert_channels: sums or repeats the weights that read pixels where the images have other channels.
+        recipe: as for `train`, and what follows; None takes the one that fits the size of the images.
+        epochs: passes over the training images.
+        lr: highest learning rate.
+        batch_size: images a step.
+        seed: of everything random.
+        dtype: "fp32" or "bf16", of the weights.
+        amp_dtype: "bf16" for autocast.
+        img_size: one side, or rows and columns, in pixels; None keeps the checkpoint's.
+        on_bad_image: "error" or "skip".
+        settings: any other field of the recipe, as in {"augment.flip": 0.0}.
+        trust_class: classes outside saccade's table that the checkpoint may name as its attention; their code runs.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        threads: of torch; None leaves its own choice.
+        output: new or empty folder for the run's files; None keeps none.
+        resume: goes on with the run in `output`, as for `pretrain`.
+        quiet: shows no progress.
+
+    Raises:
+        ValueError: something that cannot be had, named in the message.
+        Diverged: a loss or gradient is not finite.
+    """
+    flags = {
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "seed": seed,
+        "dtype": dtype,
+        "amp_dtype": amp_dtype,
+        "layer_decay": layer_decay,
+    }
+    said: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "recipe": recipe,
+        "attention": attention,
+        "img_size": img_size,
+        "flags": flags,
+    }
+    said |= {"on_bad_image": on_bad_image, "settings": settings, "trust_class": trust_class}
+    said["convert_channels"] = convert_channels
+    return _run(data, said, device=device, threads=threads, output=output, resume=resume, quiet=quiet)
+
+
 def _run(
     data: str | Path | Dataset | None,
     said: Mapping[str, Any],
@@ -172,15 +249,17 @@ def _run(
     resume: bool,
     quiet: bool,
 ) -> Trained:
-    """Trains by what was said, as `chosen_recipe` takes it."""
+    """Trains by what was said, as `chosen_recipe` takes it, or where a checkpoint is named `finetuning_recipe`."""
     from saccade.data.dataset import Dataset
     from saccade.training import loop
     from saccade.training.chosen import chosen_recipe
+    from saccade.training.finetuning import finetuning_recipe
     from saccade.training.progress import Silent, shown
 
     loaded = data if isinstance(data, Dataset) else None
     name = data.name if isinstance(data, Dataset) else data
-    chosen = chosen_recipe(data=None if name is None else str(name), **said)
+    choose = finetuning_recipe if "checkpoint" in said else chosen_recipe
+    chosen = choose(data=None if name is None else str(name), **said)
     with nullcontext(Silent()) if quiet else shown() as progress:
         return loop.train(
             chosen,
