@@ -19,6 +19,8 @@ from saccade.cli.data import data
 from saccade.cli.finetune import finetune
 from saccade.cli.measure import models, summary
 from saccade.cli.pretrain import pretrain
+from saccade.cli.probe import probe
+from saccade.cli.reconstruct import reconstruct
 from saccade.cli.train import evaluate, recipes, train
 from saccade.errors import Diverged, Failed
 
@@ -48,6 +50,8 @@ app.command(bench, group=_main_job, help_epilogue="")
 app.command(train, group=_train, help_epilogue="")
 app.command(pretrain, group=_train, help_epilogue="")
 app.command(finetune, group=_train, help_epilogue="")
+app.command(probe, group=_train, help_epilogue="")
+app.command(reconstruct, group=_train, help_epilogue="")
 app.command(evaluate, group=_train, help_epilogue="")
 app.command(recipes, group=_train, help_epilogue="")
 app.command(data, group=_train, help_epilogue="")

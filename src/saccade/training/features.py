@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -47,7 +46,7 @@ def extract(
     model: VisionTransformer | MaskedAutoencoder,
     dataset: Dataset,
     *,
-    pool: Literal["token", "avg"] = "token",
+    pool: str = "token",
     batch_size: int = BATCH_SIZE,
     amp_dtype: str | None = None,
 ) -> Features:

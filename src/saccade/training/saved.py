@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saccade.data.dataset import Dataset
-from saccade.data.sources import load_data
 from saccade.models.vit import VisionTransformer
 from saccade.models.weights import load_model
 from saccade.training.device import choose_device, same_bits
 from saccade.training.evaluate import BATCH_SIZE, evaluate
+from saccade.training.opened import check_facts, prepared
 
 SPLITS = ("test", "validation", "train")
 
@@ -53,8 +51,17 @@ def evaluate_saved(
     place = choose_device(device)
     model, facts = load_model(folder, trust_class)
     if not isinstance(model, VisionTransformer):
-        raise ValueError(f"{folder} holds a masked autoencoder, which has no classes: give the folder of a classifier")
-    dataset = _prepared(model, facts, folder, data, note)
+        raise ValueError(
+            f"{folder} holds a masked autoencoder, which has no classes: give the folder of a classifier, or see what "
+            "it has learned with `saccade probe`"
+        )
+    check_facts(facts, folder, also=["classes"])
+    dataset = prepared(model, facts, folder, data, note)
+    if list(dataset.classes) != facts["classes"]:
+        raise ValueError(
+            f"{dataset.name} has the classes {_few(dataset.classes)}, and the model was trained on "
+            f"{_few(facts['classes'])}: give data with the same classes"
+        )
     with same_bits(place, threads):
         found = evaluate(
             model.to(place), dataset.splits[split], dataset, batch_size=batch_size, amp_dtype=facts["amp_dtype"]
@@ -70,43 +77,6 @@ def evaluate_saved(
         "loss": found.loss,
         "device": str(place),
     }
-
-
-def _prepared(
-    model: VisionTransformer, facts: dict[str, Any], folder: Path, data: str | None, note: Callable[[str], None]
-) -> Dataset:
-    """The images as the model saw those it was trained on: same size, same crop, same normalisation, same classes."""
-    if missing := {
-        "data",
-        "on_bad_image",
-        "limit",
-        "convert_to_chans",
-        "classes",
-        "crop_pct",
-        "mean",
-        "std",
-        "amp_dtype",
-    } - set(facts):
-        raise ValueError(
-            f"{folder}/config.json does not say {', '.join(sorted(missing))}: "
-            "give the folder of a run of `saccade train`, which does"
-        )
-    dataset = load_data(
-        facts["data"] if data is None else data,
-        img_size=model.img_size,
-        crop_pct=facts["crop_pct"],
-        # As asked in training: the same pictures, asked for in other words, would be decoded a second time.
-        in_chans=facts["convert_to_chans"] if data is None else model.in_chans,
-        on_bad_image=facts["on_bad_image"],
-        limit=facts["limit"] if data is None else None,
-        note=note,
-    )
-    if list(dataset.classes) != facts["classes"]:
-        raise ValueError(
-            f"{dataset.name} has the classes {_few(dataset.classes)}, and the model was trained on "
-            f"{_few(facts['classes'])}: give data with the same classes"
-        )
-    return replace(dataset, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
 
 
 def _few(names: list[str] | tuple[str, ...]) -> str:

@@ -1,0 +1,144 @@
+"""Masked autoencoders on disk, and what each makes of the same pictures with the same patches hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade.data.draws import permutation
+from saccade.data.loose import load_pictures
+from saccade.models.mae import MaskedAutoencoder
+from saccade.training.device import choose_device, same_bits
+from saccade.training.opened import check_facts, open_model, prepared
+from saccade.training.reconstructed import Normalisation, Reconstructed, check_alike, reconstruct, with_mask_ratio
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pictures and what each model makes of them.
+
+    Attributes:
+        names: of the pictures.
+        images: the pictures, as the models see them.
+        mask_ratio: share of the patches that is hidden.
+        models: what each is called, and what it makes of the pictures.
+    """
+
+    names: list[str]
+    images: UInt8[Tensor, "n c y x"]
+    mask_ratio: float
+    models: dict[str, Reconstructed]
+
+
+def reconstruct_saved(
+    sources: Sequence[Path],
+    pictures: Sequence[Path] = (),
+    *,
+    data: str | None = None,
+    count: int = 8,
+    mask_ratio: float | None = None,
+    norm_pix_loss: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    trust_class: Collection[str] = (),
+    note: Callable[[str], None],
+) -> Shown:
+    """Shows pre-trained models the same pictures.
+
+    Args:
+        sources: as `open_model` takes them.
+        pictures: files; none takes pictures of a data set's validation part.
+        data: name or path of that data set; None takes what the first model was trained on.
+        count: so many of them, drawn by the seed.
+        mask_ratio: share of the patches to hide; None takes the models' own.
+        norm_pix_loss: whether files of others' predict normalised pixels.
+        seed: of the masks and of the pictures drawn.
+        device: as `choose_device` takes it.
+        threads: of torch; None leaves its own choice.
+        trust_class: classes outside saccade's table that a folder may name as its attention; their code runs.
+        note: is told what is being done.
+
+    Raises:
+        ValueError: no masked autoencoder there, models that cannot be shown the same, or no such pictures.
+    """
+    if pictures and data is not None:
+        raise ValueError(f"--data {data} beside picture files: give one or the other")
+    if count < 1:
+        raise ValueError(f"--count {count}: must be at least 1")
+    place = choose_device(device)
+    opened = [_masked_autoencoder(source, trust_class, norm_pix_loss, note) for source in sources]
+    if mask_ratio is not None:
+        opened = [(with_mask_ratio(model, mask_ratio), facts) for model, facts in opened]
+    models = [model for model, _ in opened]
+    check_alike(models, [str(source) for source in sources])
+    names, images, own = _pictures(*opened[0], sources[0], pictures, data, count, seed, note)
+    made = {}
+    with same_bits(place, threads):
+        for label, source, (model, facts) in zip(labels(models, sources), sources, opened, strict=True):
+            check_facts(facts, source)
+            normalisation = own if facts["mean"] is None else Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
+            if normalisation is None:
+                raise ValueError(
+                    f"{source} does not say its images' mean and deviation: give --data, which has its own"
+                )
+            made[label] = reconstruct(model.to(place), images, normalisation, seed=seed)
+    return Shown(names, images, models[0].config["mask_ratio"], made)
+
+
+def labels(models: Sequence[MaskedAutoencoder], sources: Sequence[Path]) -> list[str]:
+    """What tells the models apart: their attention, with the decoder's where it is another; else where they lie."""
+    said = [
+        model.attention
+        if model.decoder_attention == model.attention
+        else f"{model.attention}/{model.decoder_attention}"
+        for model in models
+    ]
+    if len(set(said)) == len(said):
+        return said
+    return [f"{one} ({source})" for one, source in zip(said, dict.fromkeys(sources), strict=True)]
+
+
+def _masked_autoencoder(
+    source: Path, trust_class: Collection[str], norm_pix_loss: bool, note: Callable[[str], None]
+) -> tuple[MaskedAutoencoder, dict[str, Any]]:
+    model, facts = open_model(source, trust_class, norm_pix_loss=norm_pix_loss, note=note)
+    if not isinstance(model, MaskedAutoencoder):
+        raise ValueError(
+            f"{source} holds no masked autoencoder with its decoder, and nothing else reconstructs: give the folder of "
+            "a run of `saccade pretrain`, or a full checkpoint of facebookresearch/mae or transformers"
+        )
+    if model.in_chans not in (1, 3):
+        raise ValueError(f"{source} takes images of {model.in_chans} channels, and a picture shows 1 or 3")
+    return model, facts
+
+
+def _pictures(
+    model: MaskedAutoencoder,
+    facts: dict[str, Any],
+    source: Path,
+    pictures: Sequence[Path],
+    data: str | None,
+    count: int,
+    seed: int,
+    note: Callable[[str], None],
+) -> tuple[list[str], UInt8[Tensor, "n c y x"], Normalisation | None]:
+    """The pictures with their names, and the normalisation of the data they are of."""
+    check_facts(facts, source)
+    if pictures:
+        images = load_pictures(pictures, model.img_size, model.in_chans, facts["crop_pct"])
+        return [path.name for path in pictures], images, None
+    dataset = prepared(model, facts, source, data, note)
+    drawn = permutation(seed, 0, len(dataset.validation))[:count]
+    names = [f"{dataset.classes[label]} ({number})" for number, label in _labelled(drawn, dataset.validation.labels)]
+    images = dataset.validation.images.centre(drawn, dataset.img_size)
+    return names, images, Normalisation(dataset.mean, dataset.std)
+
+
+def _labelled(drawn: Tensor, every: Tensor) -> list[tuple[int, int]]:
+    return list(zip(drawn.tolist(), every[drawn].tolist(), strict=True))
