@@ -8,15 +8,19 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from saccade.training.reconstructed import Reconstructed
 from saccade.training.shown import Shown
 
 # Small pictures are enlarged, by whole pixels, to about this height.
 _SIDE = 160
 _GAP = 14
+# A blue that no grey picture has.
+_HIDDEN = (150, 166, 192)
 _INK, _PALE = "#000000", "#555555"
 _POINTS = 13
 _LONGEST = 24
@@ -81,7 +85,7 @@ def _columns(shown: Shown, visible: str) -> list[_Column]:
     first = next(iter(shown.models.values()))
     columns = [
         _Column("original", shown.images, [[_shortened(name)] for name in shown.names]),
-        _Column(f"masked, {shown.mask_ratio:.0%}", first.masked, nothing),
+        _Column(f"masked, {shown.mask_ratio:.0%}", _masked(shown.images, first), nothing),
     ]
     for label, made in shown.models.items():
         below = [
@@ -97,13 +101,17 @@ def _columns(shown: Shown, visible: str) -> list[_Column]:
     return columns
 
 
+def _masked(images: UInt8[Tensor, "n c y x"], made: Reconstructed) -> UInt8[Tensor, "n 3 y x"]:
+    """The pictures as the models see them."""
+    colour = torch.tensor(_HIDDEN, dtype=torch.uint8)[:, None, None]
+    return torch.where(made.hidden[:, None], colour, images.expand(-1, 3, -1, -1))
+
+
 def _notes(shown: Shown, visible: str, width: int) -> list[str]:
     """What the picture does not say by itself."""
-    said = [
-        "loss: mean squared error over the hidden patches; mean: that of predicting the mean.",
-    ]
+    said = ["loss: mean squared error over the hidden patches; mean: that of predicting the mean."]
     if visible != "predicted":
-        said.append("Visible patches are the original's.")
+        said.append("Visible patches are the original's" + (", or predicted, too." if visible == "both" else "."))
     normalised = [label for label, made in shown.models.items() if made.norm_pix_loss]
     if normalised:
         whose = "" if len(normalised) == len(shown.models) else f"{', '.join(normalised)}: "

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from saccade.attention.parts import at_least_float32
 from saccade.data.draws import uniform
 from saccade.models.embed import patchify
 from saccade.models.mae import MaskedAutoencoder
-
-_HIDDEN = 127
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +42,7 @@ class Reconstructed:
     """What one model makes of some pictures.
 
     Attributes:
-        masked: the pictures as it sees them, hidden patches in grey.
+        hidden: where the patches are that it does not see.
         predicted: its prediction of every patch, of the visible ones, too.
         pasted: its prediction of the hidden patches among the visible ones as they are.
         loss: mean squared error over the pixels of hidden patches, as in its training, a picture each.
@@ -54,7 +52,7 @@ class Reconstructed:
             original's, also in `predicted` and `pasted`.
     """
 
-    masked: UInt8[Tensor, "n c y x"]
+    hidden: Bool[Tensor, "n y x"]
     predicted: UInt8[Tensor, "n c y x"]
     pasted: UInt8[Tensor, "n c y x"]
     loss: Float[Tensor, " n"]
@@ -101,7 +99,7 @@ def reconstruct(
     predicted = normalisation.to_pixels(unpatchify(shown, model.tokens.grid, model.patch_embed.patch_size))
     covered = unpatchify(hidden[:, :, None].expand_as(pred), model.tokens.grid, model.patch_embed.patch_size)
     return Reconstructed(
-        masked=images.masked_fill(covered, _HIDDEN),
+        hidden=covered[:, 0],
         predicted=predicted,
         pasted=torch.where(covered, predicted, images),
         loss=_of_hidden((pred - target).square(), hidden),
@@ -110,11 +108,10 @@ def reconstruct(
     )
 
 
-def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: tuple[int, int]) -> Tensor:
-    """Images (n, c, y, x) from patches (n, patches, p) in raster order whose values run row, column, channel.
-
-    The way back from what a masked autoencoder predicts.
-    """
+def unpatchify(
+    patches: Shaped[Tensor, "b n p"], grid: tuple[int, int], patch_size: tuple[int, int]
+) -> Shaped[Tensor, "b c y x"]:
+    """Images from patches in raster order whose values run row, column, channel: the way back from predictions."""
     cut = patches.unflatten(2, (*patch_size, -1)).unflatten(1, grid)
     return cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
@@ -148,7 +145,7 @@ def check_alike(models: Sequence[MaskedAutoencoder], names: Sequence[str]) -> No
                 )
 
 
-def _of_hidden(squares: Float[Tensor, "n m p"], hidden: Tensor) -> Float[Tensor, " n"]:
+def _of_hidden(squares: Float[Tensor, "n m p"], hidden: Bool[Tensor, "n m"]) -> Float[Tensor, " n"]:
     """Means over the pixels of hidden patches, a picture each."""
     of_patches = squares.mean(dim=2) * hidden
     return of_patches.sum(dim=1) / hidden.sum(dim=1)
