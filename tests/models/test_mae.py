@@ -9,8 +9,9 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 import saccade.models.sizes
 from saccade.attention import TABLE, Tokens, fitting
-from saccade.models.mae import MaskedAutoencoder, visible_patches
+from saccade.models.mae import MaskedAutoencoder
 from saccade.models.mae_weights import load_mae, mae_state, transformers_state
+from saccade.models.masking import visible_patches
 from saccade.models.weights import load_model, save_model
 from saccade.training.saved import evaluate_saved
 
@@ -249,7 +250,6 @@ def test_nothing_hidden_or_fewer_than_two_visible_is_refused(ratio):
         ({"decoder_depth": 0}, "decoder_depth=0"),
         ({"mlp_layer": "gelu"}, "mlp_layer"),
         ({"block": "post"}, "block='post': must be one of 'pre', 'xformers'"),
-        ({"reversible": 1}, "reversible=1: must be True or False"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):

@@ -94,10 +94,10 @@ class Pretraining:
 
     @property
     def stacks(self) -> list[Stack]:
-        """The encoder, which sees the visible patches, and the decoder, which predicts the others."""
+        """The encoder, which sees the visible patches (in SimMIM all), and the decoder, which predicts the others."""
         model, config = self.model, self.model.config
         stacks = {
-            "encoder": (model.blocks, model.attention, config["num_heads"], model.visible),
+            "encoder": (model.blocks, model.attention, config["num_heads"], model.seen),
             "decoder": (
                 model.decoder_blocks,
                 model.decoder_attention,
@@ -108,6 +108,7 @@ class Pretraining:
         return [
             Stack(name, tuple(blocks), attention, heads, model.tokens, patches)
             for name, (blocks, attention, heads, patches) in stacks.items()
+            if len(blocks)
         ]
 
     @property

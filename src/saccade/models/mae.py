@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, cast
 
 import torch
@@ -19,6 +18,7 @@ from saccade.attention.parts import at_least_float32, off_grid
 from saccade.attention.tokens import Tokens
 from saccade.models.block import Block
 from saccade.models.embed import PatchEmbed, patchify, sine_positions
+from saccade.models.masking import hide, mask_unit, visible_patches
 from saccade.models.mlp import reset_linear
 from saccade.models.options import checked_mae_options
 from saccade.models.reversible import CHECKPOINTING_REFUSED, run_reversible
@@ -29,7 +29,7 @@ class Reconstruction:
     """What a masked autoencoder makes of a batch.
 
     Attributes:
-        loss: mean squared error over the pixels of hidden patches.
+        loss: mean squared error over the pixels of hidden patches; in SimMIM the mean absolute error.
         pred: predicted pixels of every patch, in raster order, the values of a patch in the order row, column, channel;
             None where they were not asked for.
         mask: 1 for a hidden patch, 0 for a visible one; None where it was not asked for.
@@ -46,6 +46,12 @@ class MaskedAutoencoder(nn.Module):
     Every layer is told which patches it sees: the visible ones are sorted by their place, so that mechanisms to which
     order or place means something see what they see in a classifier. State dicts have the keys of
     facebookresearch/mae, whose weights load as they are.
+
+    The objective "simmim" (Xie et al. 2022, https://arxiv.org/abs/2111.09886) has no decoder: mask tokens enter the
+    encoder in the place of hidden patches, one linear layer predicts their pixels from its output, and the loss is the
+    mean absolute error. All layers see all patches. The paper hides 60 % of them, in squares of 32 pixels
+    (mask_ratio=0.6, mask_patch_size=32), and learns its positions, which here are MAE's fixed sines; options of the
+    decoder mean nothing then.
 
     Args:
         img_size: side of the images, or (rows, columns), pixels.
@@ -67,6 +73,8 @@ class MaskedAutoencoder(nn.Module):
             queries, keys and values), in encoder and decoder.
         reversible: two streams of tokens in each, whose activations backward makes anew instead of keeping them
             (`models/reversible.py`).
+        objective: "mae" or "simmim".
+        mask_patch_size: side of what is hidden or left visible as one, or (rows, columns), pixels; None for a patch.
         seed: initial values are f(seed, parameter name).
 
     Raises:
@@ -93,6 +101,8 @@ class MaskedAutoencoder(nn.Module):
         norm_pix_loss: bool = False,
         block: str = "pre",
         reversible: bool = False,
+        objective: str = "mae",
+        mask_patch_size: int | Sequence[int] | None = None,
         *,
         seed: int = 0,
     ) -> None:
@@ -104,25 +114,33 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_attention: str = self.config["decoder_attention"]
         self.img_size: tuple[int, int] = self.config["img_size"]
         self.in_chans, self.embed_dim, self.decoder_embed_dim = in_chans, embed_dim, decoder_embed_dim
-        self.norm_pix_loss, self.reversible = norm_pix_loss, reversible
+        self.norm_pix_loss, self.reversible, self.objective = norm_pix_loss, reversible, objective
         self.grad_checkpointing = False
 
         patch: tuple[int, int] = self.config["patch_size"]
         self.patch_embed = PatchEmbed(self.img_size, patch, in_chans, embed_dim)
         self.tokens = Tokens(self.patch_embed.grid_size, prefix=1)
-        self.visible = visible_patches(self.tokens.patches, mask_ratio)
+        self.unit = mask_unit(self.tokens.grid, patch, self.config["mask_patch_size"])
+        self.visible = visible_patches(self.tokens.patches, mask_ratio, self.unit[0] * self.unit[1])
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.register_buffer("pos_embed", self._sines(embed_dim))
-        self.blocks = cast(Sequence[Block], self._blocks(self.attention, embed_dim, depth, num_heads, self.visible))
+        self.blocks = cast(Sequence[Block], self._blocks(self.attention, embed_dim, depth, num_heads, self.seen))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_embed_dim))
-        self.register_buffer("decoder_pos_embed", self._sines(decoder_embed_dim))
-        in_decoder = (self.decoder_attention, decoder_embed_dim, decoder_depth, decoder_num_heads)
-        self.decoder_blocks = cast(Sequence[Block], self._blocks(*in_decoder, self.tokens.patches))
-        self.decoder_norm = nn.LayerNorm(decoder_embed_dim, eps=1e-6)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, patch[0] * patch[1] * in_chans)
+        decoded = objective == "mae"
+        width = decoder_embed_dim if decoded else embed_dim
+        self.decoder_embed = nn.Linear(embed_dim, width) if decoded else nn.Identity()
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.register_buffer("decoder_pos_embed", self._sines(width) if decoded else None)
+        in_decoder = (self.decoder_attention, width, decoder_depth, decoder_num_heads, self.tokens.patches)
+        self.decoder_blocks = cast(Sequence[Block], self._blocks(*in_decoder) if decoded else nn.ModuleList())
+        self.decoder_norm = nn.LayerNorm(width, eps=1e-6) if decoded else nn.Identity()
+        self.decoder_pred = nn.Linear(width, patch[0] * patch[1] * in_chans)
         self.reset_parameters(seed)
+
+    @property
+    def seen(self) -> int:
+        """How many patches the encoder's layers see in a training step."""
+        return self.visible if self.objective == "mae" else self.tokens.patches
 
     def forward(
         self, images: Float[Tensor, "b c y x"], noise: Float[Tensor, "b n"] | None = None, *, details: bool = False
@@ -139,13 +157,13 @@ class MaskedAutoencoder(nn.Module):
             ValueError: images of another size or number of channels, or noise of another shape.
         """
         visible, hidden = self.hide(len(images), noise, images.device)
-        latent = self._encoded(images, visible)
+        x = self._started(images, visible)
         target = self.targets(off_grid(patchify(images, self.patch_embed.patch_size), hidden))
         if not details:
-            return Reconstruction(_squared_error(self._predicted(latent, visible, hidden), target))
-        pred = self._predicted(latent, visible, None)
+            return Reconstruction(self.error(self._predicted(x, visible, hidden), target))
+        pred = self._predicted(x, visible, None)
         mask = pred.new_ones(pred.shape[:2]).scatter(1, visible, 0.0)
-        return Reconstruction(_squared_error(off_grid(pred, hidden), target), pred, mask)
+        return Reconstruction(self.error(off_grid(pred, hidden), target), pred, mask)
 
     def forward_features(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n w"]:
         """The encoder's tokens of whole images, class token first: what a probe reads."""
@@ -169,8 +187,7 @@ class MaskedAutoencoder(nn.Module):
             noise = torch.rand(shape, device=device)
         if noise.shape != shape:
             raise ValueError(f"noise of {tuple(noise.shape)}: must be (images, patches) = {shape}")
-        visible, hidden = noise.argsort(dim=1).tensor_split([self.visible], dim=1)
-        return visible.sort(dim=1).values, hidden.sort(dim=1).values
+        return hide(noise, self.tokens.grid, self.unit, self.visible)
 
     def targets(self, pixels: Float[Tensor, "b m p"]) -> Float[Tensor, "b m p"]:
         """What is to be predicted of patches whose pixels run channel, row, column: row, column, channel.
@@ -183,6 +200,11 @@ class MaskedAutoencoder(nn.Module):
             return target
         variance, mean = torch.var_mean(target, dim=2, keepdim=True)
         return (target - mean) / (variance + 1e-6).sqrt()
+
+    def error(self, predicted: Float[Tensor, "*s"], target: Float[Tensor, "*s"]) -> Float[Tensor, ""]:
+        """The mean error over all pixels that the objective asks for, squared or absolute, in float32 at least."""
+        error = nn.functional.mse_loss if self.objective == "mae" else nn.functional.l1_loss
+        return error(at_least_float32(predicted), target)
 
     def reset_parameters(self, seed: int = 0) -> None:
         """Refills everything with f(seed, parameter name), as MAE starts.
@@ -199,9 +221,11 @@ class MaskedAutoencoder(nn.Module):
             for layer, block in enumerate(getattr(self, layers)):
                 block.reset_parameters(within(generator_of, f"{layers}.{layer}"))
         for name in ("decoder_embed", "decoder_pred"):
-            reset_linear(getattr(self, name), generator_of, name)
+            if isinstance(linear := getattr(self, name), nn.Linear):
+                reset_linear(linear, generator_of, name)
         for norm in (self.norm, self.decoder_norm):
-            norm.reset_parameters()
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters of two and more dimensions that weight decay should leave alone."""
@@ -226,23 +250,33 @@ class MaskedAutoencoder(nn.Module):
 
     def flops(self) -> dict[str, int]:
         """Declared floating-point operations of one image's forward pass in pre-training, by module."""
-        hidden, last = self.tokens.patches - self.visible, len(self.decoder_blocks) - 1
+        hidden, predicting = self.tokens.patches - self.visible, "blocks"
         counted = {"patch_embed": self.patch_embed.flops() * self.visible // self.tokens.patches}
-        for layer, block in enumerate(self.blocks):
-            counted[f"blocks.{layer}.attn"] = block.attn.flops(self.visible)
-            counted[f"blocks.{layer}.mlp"] = block.mlp.flops(1 + self.visible)
-        counted["decoder_embed"] = 2 * (1 + self.visible) * self.decoder_embed.weight.numel()
-        for layer, block in enumerate(self.decoder_blocks):
-            rows = hidden if layer == last and self._any_order else None
-            counted[f"decoder_blocks.{layer}.attn"] = block.attn.flops(self.tokens.patches, rows)
-            counted[f"decoder_blocks.{layer}.mlp"] = block.mlp.flops(self.tokens.count if rows is None else rows)
+        if isinstance(self.decoder_embed, nn.Linear):
+            predicting = "decoder_blocks"
+            for layer, block in enumerate(self.blocks):
+                counted[f"blocks.{layer}.attn"] = block.attn.flops(self.visible)
+                counted[f"blocks.{layer}.mlp"] = block.mlp.flops(1 + self.visible)
+            counted["decoder_embed"] = 2 * (1 + self.visible) * self.decoder_embed.weight.numel()
+        blocks = [*self._predicting[1]]
+        for layer, block in enumerate(blocks):
+            rows = hidden if layer == len(blocks) - 1 and self._any_order else None
+            counted[f"{predicting}.{layer}.attn"] = block.attn.flops(self.tokens.patches, rows)
+            counted[f"{predicting}.{layer}.mlp"] = block.mlp.flops(self.tokens.count if rows is None else rows)
         counted["decoder_pred"] = 2 * hidden * self.decoder_pred.weight.numel()
         return counted
 
     @property
     def _any_order(self) -> bool:
-        """Whether no layer of the decoder looks at the order of the patches."""
-        return all(block.attn.order_free for block in self.decoder_blocks)
+        """Whether no layer behind the mask tokens looks at the order of the patches."""
+        return all(block.attn.order_free for block in self._predicting[1])
+
+    @property
+    def _predicting(self) -> tuple[Tensor, Iterable[Block], nn.Module]:
+        """Positions, blocks and norm that mask tokens pass through: the decoder's, in SimMIM the encoder's."""
+        if self.objective == "mae":
+            return self.decoder_pos_embed, self.decoder_blocks, self.decoder_norm
+        return self.pos_embed, self.blocks, self.norm
 
     def _blocks(self, attention: str, dim: int, depth: int, num_heads: int, patches: int) -> nn.ModuleList:
         hidden = int(dim * self.config["mlp_ratio"])
@@ -253,25 +287,36 @@ class MaskedAutoencoder(nn.Module):
         )
         return nn.ModuleList(Block(layer, hidden, **options) for layer in layers)
 
-    def _encoded(self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b m w"]:
+    def _patches(self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b n w"]:
         """Only the visible patches are embedded; None for all."""
         if images.shape[1:] != (self.in_chans, *self.img_size):
             raise ValueError(
                 f"images of {' x '.join(map(str, images.shape[1:]))} (channels, rows, columns) for a model of "
                 f"in_chans={self.in_chans}, img_size={self.img_size}: resize them, or build the model for them"
             )
-        patches = self.patch_embed(images, visible)
+        return self.patch_embed(images, visible)
+
+    def _encoded(self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"] | None) -> Float[Tensor, "b m w"]:
+        """The encoder's tokens of the visible patches; None for all."""
+        patches = self._patches(images, visible)
         positions = self.pos_embed.to(patches.dtype).expand(len(images), -1, -1)
         patches = patches + off_grid(positions[:, 1:], visible)
         x = torch.cat([self.cls_token + positions[:, :1], patches], dim=1)
         return self.norm(self._through(self.blocks, x, visible, None))
 
+    def _started(self, images: Float[Tensor, "b c y x"], visible: Int[Tensor, "b v"]) -> Float[Tensor, "b k w"]:
+        """Class token and visible patches as the mask tokens meet them: behind the encoder, in SimMIM before it."""
+        if self.objective == "mae":
+            return self.decoder_embed(self._encoded(images, visible))
+        patches = self._patches(images, visible)
+        return torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+
     def _predicted(
-        self, latent: Float[Tensor, "b k w"], visible: Int[Tensor, "b v"], hidden: Int[Tensor, "b m"] | None
+        self, x: Float[Tensor, "b k w"], visible: Int[Tensor, "b v"], hidden: Int[Tensor, "b m"] | None
     ) -> Float[Tensor, "b m p"]:
         """Pixels of the hidden patches, or (None) of all in raster order."""
-        x = self.decoder_embed(latent)
-        positions = self.decoder_pos_embed.to(x.dtype)
+        table, blocks, norm = self._predicting
+        positions = table.to(x.dtype)
         prefix, seen = (x[:, :1] + positions[:, :1]), x[:, 1:]
         places = positions[:, 1:].expand(len(x), -1, -1)
         if hidden is not None and self._any_order:
@@ -279,12 +324,12 @@ class MaskedAutoencoder(nn.Module):
             masked = self.mask_token + off_grid(places, hidden)
             x = torch.cat([prefix, seen + off_grid(places, visible), masked], dim=1)
             ids, rows = torch.cat([visible, hidden], dim=1), slice(1 + self.visible, None)
-            x = self._through(self.decoder_blocks, x, ids, rows)
-            return self.decoder_pred(self.decoder_norm(x))
-        whole = self.mask_token.expand(len(x), self.tokens.patches, -1)
+            return self.decoder_pred(norm(self._through(blocks, x, ids, rows)))
+        # Autocast leaves tokens and weights in different types.
+        whole = self.mask_token.to(x.dtype).expand(len(x), self.tokens.patches, -1)
         whole = whole.scatter(1, visible[..., None].expand_as(seen), seen)
-        x = self._through(self.decoder_blocks, torch.cat([prefix, whole + places], dim=1), None, None)[:, 1:]
-        return self.decoder_pred(self.decoder_norm(off_grid(x, hidden)))
+        x = self._through(blocks, torch.cat([prefix, whole + places], dim=1), None, None)[:, 1:]
+        return self.decoder_pred(norm(off_grid(x, hidden)))
 
     def _through(
         self,
@@ -313,30 +358,11 @@ class MaskedAutoencoder(nn.Module):
 
     def _fill_sines(self) -> None:
         self.pos_embed: Tensor = self._sines(self.embed_dim).to(self.cls_token.device)
-        self.decoder_pos_embed: Tensor = self._sines(self.decoder_embed_dim).to(self.cls_token.device)
+        if self.objective == "mae":
+            self.decoder_pos_embed: Tensor = self._sines(self.decoder_embed_dim).to(self.cls_token.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskedAutoencoder:
         """Moves and casts as every module, except that positions stay float32."""
         super()._apply(fn, recurse)
         self._fill_sines()
         return self
-
-
-def _squared_error(predicted: Float[Tensor, "b m p"], target: Float[Tensor, "b m p"]) -> Float[Tensor, ""]:
-    """The mean over all pixels, in float32 at least."""
-    return nn.functional.mse_loss(at_least_float32(predicted), target)
-
-
-def visible_patches(patches: int, mask_ratio: float) -> int:
-    """How many patches stay visible: int(patches · (1 - ratio)), by the ratio's decimals and not by a float's.
-
-    Raises:
-        ValueError: nothing would be hidden, or fewer than two patches would be visible.
-    """
-    visible = int(patches * (1 - Fraction(str(mask_ratio)))) if 0 < mask_ratio < 1 else 0
-    if not 2 <= visible < patches:
-        raise ValueError(
-            f"mask_ratio={mask_ratio} of {patches} patches: at least one must be hidden and two visible, so it must be "
-            f"above 0 and at most {max(0, patches - 2) / patches:.3g}"
-        )
-    return visible

@@ -117,8 +117,9 @@ def transformers_state(model: MaskedAutoencoder) -> dict[str, Tensor]:
     if (softmax := {model.attention, model.decoder_attention}) != {"softmax"}:
         other = ", ".join(sorted(softmax - {"softmax"}))
         raise ValueError(f"transformers' ViTMAE has no {other}: only a model with softmax throughout can be written")
-    if model.config["mlp_layer"] != "mlp":
-        raise ValueError(f"transformers' ViTMAE has no mlp_layer={model.config['mlp_layer']!r}, only 'mlp'")
+    for option, only in (("mlp_layer", "mlp"), ("block", "pre"), ("reversible", False), ("objective", "mae")):
+        if model.config[option] != only:
+            raise ValueError(f"transformers' ViTMAE has no {option}={model.config[option]!r}, only {only!r}")
     written: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         name = _renamed(key, _TO_HUB)

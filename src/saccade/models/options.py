@@ -68,6 +68,9 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
         checked[name] = rows_and_columns(name, options[name])
     for name in ("mlp_layer", "block"):
         _check_word(name, options[name], WORDS[name])
+    _check_word("objective", options["objective"], ("mae", "simmim"))
+    if options["mask_patch_size"] is not None:
+        checked["mask_patch_size"] = rows_and_columns("mask_patch_size", options["mask_patch_size"])
     _check_flag("reversible", options["reversible"])
     for name, smallest in _MAE_SMALLEST.items():
         _check_count(name, options[name], smallest)
