@@ -12,6 +12,11 @@ from cyclopts import Parameter
 
 def compare(
     *attentions: str,
+    task: Literal["classify", "mae"] = "classify",
+    then: Literal["probe", "finetune"] | None = None,
+    probe: Literal["linear", "linear-bn", "knn"] | None = None,
+    finetune_epochs: int | None = None,
+    decoder_attention: str | None = None,
     data: str | None = None,
     model: str | None = None,
     recipe: str | None = None,
@@ -45,11 +50,26 @@ def compare(
     budget. What was finished is kept: the same command goes on where it stopped, and one with a further mechanism or
     more seeds adds only these. The folder then holds report.md, records.jsonl and a picture of accuracy against cost.
 
+    With --task mae each mechanism pre-trains a masked autoencoder, without labels, and is judged by a probe of its
+    encoder or by fine-tuning it; the loss of pre-training is shown, and ranks nothing:
+    `saccade compare softmax linear --task mae --then finetune --data path/to/images`
+
     Parameters
     ----------
     attentions
         Mechanisms, as in `saccade attentions`, with options: "nystrom(landmarks=16)"; mixtures: `linear*8,softmax*4`;
         your own class: my.module:Mine or file.py:Mine. Softmax is always in. None means all that saccade brings.
+    task
+        classify, or mae: pre-train first, in encoder and decoder.
+    then
+        How a pre-trained encoder is judged: probe (it stays as it is) or finetune (all of it is trained with labels).
+        Default: probe. Beside it stands what the same gives without pre-training.
+    probe
+        linear, linear-bn (behind a BatchNorm) or knn (a vote of the nearest training images). Default: linear.
+    finetune_epochs
+        Passes over the training images with labels. Default: those of the recipe of `saccade finetune`.
+    decoder_attention
+        The same in every decoder. Default: each mechanism is in its decoder, too.
     data
         digits (embedded), a folder of class folders, a parquet file or folder, owner/name on the hub, cifar10, ...
     model
@@ -99,12 +119,19 @@ def compare(
     """
     from saccade.cli.console import note, results
     from saccade.comparison import compare as run
+    from saccade.comparison.then import Method
     from saccade.training.progress import shown
     from saccade.training.recipe import parse_settings
 
+    methods: dict[str, Method] = {"linear": "linear", "linear-bn": "linear_bn", "knn": "knn"}
     with shown() as progress:
         comparison = run(
             attentions,
+            task=task,
+            then=then,
+            probe=None if probe is None else methods[probe],
+            finetune_epochs=finetune_epochs,
+            decoder_attention=decoder_attention,
             data=data,
             model=model,
             recipe=recipe,

@@ -1,4 +1,4 @@
-"""Cells: one training run each, in a folder of its own with a record that is written whole or not at all."""
+"""Cells: a training run and its judgement, in a folder of its own with a record that is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from saccade.comparison.then import Then
 from saccade.record import Record, read_record, write_whole
 from saccade.training.recipe import Recipe, recipe_to_dict, with_values
 
@@ -47,7 +48,9 @@ class Cell:
         """The comparison's recipe with this cell's attention, rate and seed: nothing else differs between two cells."""
         return with_values(base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed})
 
-    def task(self, base: Recipe, folder: Path, device: str, threads: int, jobs: int) -> Mapping[str, Any]:
+    def task(
+        self, base: Recipe, folder: Path, device: str, threads: int, jobs: int, then: Then | None = None
+    ) -> Mapping[str, Any]:
         """What a worker is told."""
         return {
             "kind": self.kind,
@@ -59,6 +62,7 @@ class Cell:
             "threads": threads,
             "jobs": jobs,
             "source": self.source,
+            "then": None if then is None else then.plain(),
         }
 
 

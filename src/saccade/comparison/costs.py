@@ -20,7 +20,7 @@ from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import Clock
 from saccade.measurement.timed import kernels
-from saccade.models.sizes import create_classifier
+from saccade.models.sizes import create_model
 from saccade.record import Record
 from saccade.training.progress import Progress
 
@@ -74,10 +74,10 @@ class Terms:
 
 
 def kernel_of(question: Question, terms: Terms, attention: str) -> str:
-    """The kernels that run on these terms; "eager" for a mechanism that has no choice."""
+    """The kernels of the encoder that run on these terms; "eager" for a mechanism that has no choice."""
     subject = terms.subject(question, attention)
     with torch.device("meta"):
-        model = create_classifier(subject.model, attention, **subject.options)
+        model = create_model(subject.model, attention, **subject.options)
     return kernels(model, subject)["kernel_run"] or "eager"
 
 

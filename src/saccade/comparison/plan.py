@@ -40,4 +40,6 @@ def plan_facts(
         data=question.data,
         device=terms.device,
         batch_size=terms.batch_size,
+        init="scratch" if question.then is None else "mae",
+        fixed=() if question.decoder_attention is None else ("decoder",),
     )

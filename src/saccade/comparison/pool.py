@@ -124,5 +124,4 @@ def _last_line(path: Path) -> str:
 
 
 def _epochs_done(folder: Path) -> int:
-    metrics = folder / "run" / "metrics.jsonl"
-    return metrics.read_text(encoding="utf-8").count("\n") if metrics.is_file() else 0
+    return sum(metrics.read_text(encoding="utf-8").count("\n") for metrics in folder.glob("*/metrics.jsonl"))

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saccade.attention import TABLE, attention_class, parse_layers, resolved_text
+from saccade.comparison.then import Then
+from saccade.models.sizes import model_defaults
 from saccade.record import Record
 from saccade.training.recipe import Recipe, recipe_to_dict, with_values
 
@@ -41,17 +43,33 @@ class Question:
         recipe: with the model's data-dependent options (classes, channels) filled in.
         data: facts of the images.
         device: as torch writes it.
-        depth: layers of the model.
+        depth: layers of the model; of the encoder, where there is a decoder too.
+        then: how an encoder is judged that has been pre-trained; None for a classifier.
     """
 
     recipe: Recipe
     data: Mapping[str, Any]
     device: str
     depth: int
+    then: Then | None = None
+
+    @property
+    def decoder_attention(self) -> str | None:
+        """That of the decoder in all rows; None where it follows the encoder's, or there is no decoder."""
+        return self.recipe.model.options.get("decoder_attention")
 
     def entry(self, attention: str) -> Entry:
         """The mechanism, or why there is no such."""
-        return Entry(attention, resolved_text(attention, self.depth), source_hash(attention, self.depth))
+        source = source_hash(attention, self.depth)
+        if self.decoder_attention is not None:
+            depth = (model_defaults(self.recipe.model.name) | dict(self.recipe.model.options))["decoder_depth"]
+            source += source_hash(self.decoder_attention, depth)
+        return Entry(attention, resolved_text(attention, self.depth), source)
+
+    def epochs(self, what: Literal["training", "tuning"]) -> int:
+        """Those of all runs of a cell; where it is not for tuning, fine-tuning is done from the start, too."""
+        after = 0 if self.then is None else self.then.epochs
+        return self.recipe.train.epochs + after * (2 if what == "training" else 1)
 
     def entries(self, attentions: Sequence[str], note: Callable[[str], None]) -> list[Entry]:
         """Softmax first, then each mechanism once."""
@@ -77,6 +95,7 @@ class Question:
             model_options=recipe["model"]["options"],
             data=self.data,
             recipe=recipe,
+            conditions={} if self.then is None else {"then": self.then.plain()},
         )
 
     @property
@@ -84,7 +103,10 @@ class Question:
         """Eight digits that stand for everything but the mechanisms, the seeds and the number of rates."""
         recipe = recipe_to_dict(with_values(self.recipe, {"model.attention": BASELINE, "train.seed": 0}))
         recipe["train"].pop("logging_step", None)
-        asked = json.dumps([recipe, self.data["fingerprint"], self.device.split(":")[0]], sort_keys=True, default=str)
+        told = [recipe, self.data["fingerprint"], self.device.split(":")[0]]
+        if self.then is not None:
+            told.append(self.then.plain())
+        asked = json.dumps(told, sort_keys=True, default=str)
         return hashlib.sha256(asked.encode()).hexdigest()[:8]
 
     def default_folder(self) -> Path:

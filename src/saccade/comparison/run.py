@@ -15,21 +15,29 @@ from saccade.comparison.question import BASELINE, Question
 from saccade.comparison.result import Comparison, conclude
 from saccade.comparison.store import Store
 from saccade.comparison.study import Study
+from saccade.comparison.then import How, Method, Task, Then, chosen_then, require_sense
 from saccade.comparison.tuning import read_rates
 from saccade.measurement.operations import operations_record
 from saccade.measurement.terms import Clock
+from saccade.measurement.work import work_of
+from saccade.models.sizes import is_masked_autoencoder
 from saccade.record import require_writable
 from saccade.reports.fairness import before, stop
 from saccade.training.chosen import chosen_recipe
 from saccade.training.device import choose_device
 from saccade.training.progress import Progress, Silent
-from saccade.training.recipe import Recipe
+from saccade.training.recipe import Recipe, with_values
 from saccade.training.setup import load_images, plan_model, resolve
 
 
 def compare(
     attentions: Sequence[str] = (),
     *,
+    task: Task = "classify",
+    then: How | None = None,
+    probe: Method | None = None,
+    finetune_epochs: int | None = None,
+    decoder_attention: str | None = None,
     data: str | None = None,
     model: str | None = None,
     recipe: str | Recipe | None = None,
@@ -57,13 +65,22 @@ def compare(
 ) -> Comparison:
     """Trains the same model with each attention, measures each, and answers which one to take.
 
+    With `task="mae"` each pre-trains a masked autoencoder, and is judged by what its encoder has learned: by a probe of
+    it or by fine-tuning, never by the loss.
+
     Example:
         answer = saccade.compare(["softmax", "linear"], data="digits", seeds=3, anyway=True)
         answer.rows, answer.sentence, answer.to_pandas()
+        saccade.compare(["nystrom(landmarks=8)"], task="mae", then="finetune", data="path/to/images")
 
     Args:
         attentions: their written forms; none means all that saccade brings, with options that fit where the defaults
             are refused. Softmax is always in.
+        task: "classify", or "mae" for masked autoencoders.
+        then: of "mae": "probe" (None) leaves the pre-trained encoder as it is, "finetune" trains it with labels.
+        probe: of "mae": "linear" (None), "linear_bn" or "knn", as in `saccade.probe`.
+        finetune_epochs: passes over the training images with labels; None for those of the fine-tuning recipe.
+        decoder_attention: of "mae": the same in every decoder; None puts each attention into the decoder too.
         data, model, recipe, settings, epochs, lr, batch_size, img_size, on_bad_image, dtype, amp_dtype: as in
             `saccade.train`.
         seeds: runs of each mechanism, seeds 0 .. seeds - 1.
@@ -85,6 +102,8 @@ def compare(
     """
     _check_counts({"seeds": seeds, "jobs": jobs, "repeats": repeats, "threads": threads})
     _check_tuning(tune, rates, margin)
+    require_sense(task, then, probe, finetune_epochs, decoder_attention)
+    _check_model(task, model)
     if output is not None:
         require_writable(Path(output))
     place = str(choose_device(device))
@@ -97,7 +116,9 @@ def compare(
         img_size=img_size,
         on_bad_image=on_bad_image,
         flags=flags,
+        model_options={"decoder_attention": decoder_attention},
         settings=settings,
+        pretraining=task == "mae",
     )
     told, say = wanted.train, (progress or Silent()).say
     terms = Terms(
@@ -109,7 +130,8 @@ def compare(
         clock=clock,
         repeats=repeats,
     )
-    question = ask(wanted, attentions, place, say)
+    after = chosen_then(then, probe, finetune_epochs, wanted) if task == "mae" else None
+    question = ask(wanted, attentions, place, say, after)
     entries = question.entries(attentions or all_that_fit(wanted, say), say)
     operations = [operations_record(terms.subject(question, entry.attention)) for entry in entries]
     tuned = (
@@ -139,22 +161,45 @@ def compare(
     return comparison
 
 
-def ask(recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[str], None]) -> Question:
+def ask(
+    recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[str], None], then: Then | None = None
+) -> Question:
     """The question, with what only the images can tell; mechanisms that are none are refused before these are read."""
     planned = plan_model(recipe)
     for attention in attentions:
         resolved_text(attention, len(planned.blocks))
+        require_fit(with_values(recipe, {"model.attention": attention}))
     dataset = load_images(recipe, planned.img_size, say)
-    return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks))
+    return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks), then)
+
+
+def require_fit(recipe: Recipe) -> None:
+    """Checks that an attention makes sense wherever it will be: in training, and on whole images afterwards.
+
+    Raises:
+        ValueError: it is refused somewhere.
+    """
+    try:
+        planned = plan_model(recipe)
+    except ValueError as error:
+        if _decoder_is_to_blame(recipe):
+            raise ValueError(f"in the decoder, {error}; --decoder-attention gives all rows one decoder") from error
+        raise
+    for block in planned.blocks:
+        if reason := block.attn.refusal(planned.tokens.patches):
+            raise ValueError(f"on whole images, as they are encoded after pre-training, {reason}")
 
 
 def all_that_fit(recipe: Recipe, say: Callable[[str], None]) -> list[str]:
     """Every mechanism that saccade brings, as it makes sense in this model; the others are left out, and why."""
-    planned, fit = plan_model(recipe), []
+    encoder, *_ = work_of(plan_model(recipe)).stacks
+    fit: list[str] = []
     for name in list_attentions():
         try:
             with torch.device("meta"):
-                fit.append(fitting(name, planned.embed_dim, planned.config["num_heads"], planned.tokens))
+                fits = fitting(name, encoder.width, encoder.heads, encoder.tokens, patches=encoder.patches)
+            require_fit(with_values(recipe, {"model.attention": fits}))
+            fit.append(fits)
         except ValueError as error:
             say(f"left out: {error}")
             continue
@@ -167,6 +212,31 @@ def _check_counts(counts: Mapping[str, int | None]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: must be at least 1")
+
+
+def _decoder_is_to_blame(recipe: Recipe) -> bool:
+    """Whether the attention is refused only because each is in the decoder, too."""
+    if not is_masked_autoencoder(recipe.model.name) or recipe.model.options.get("decoder_attention"):
+        return False
+    try:
+        plan_model(with_values(recipe, {"model.options.decoder_attention": BASELINE}))
+    except ValueError:
+        return False
+    return True
+
+
+def _check_model(task: Task, model: str | None) -> None:
+    if model is None or is_masked_autoencoder(model) == (task == "mae"):
+        return
+    if task == "mae":
+        raise ValueError(
+            f"--task mae with --model {model}, which is a classifier: take a name with mae_ from `saccade models`, or "
+            "leave --task out"
+        )
+    raise ValueError(
+        f"--model {model} is a masked autoencoder, which has no classes: add --task mae, or take the classifier "
+        f"{model.replace('mae_', 'vit_', 1)}"
+    )
 
 
 def _check_tuning(tune: int, rates: str | Path | None, margin: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from saccade.comparison.cells import Cell
 from saccade.comparison.costs import Terms, baselines, measure_memory, measure_seconds, measured_alike
@@ -83,13 +84,13 @@ class Study:
             Cell("tuning", *_who(entry), rate, TUNING_SEED, entry.source) for rate in grid for entry in self.entries
         ]
 
-    def _train(self, cells: Sequence[Cell], what: str) -> None:
+    def _train(self, cells: Sequence[Cell], what: Literal["training", "tuning"]) -> None:
         missing = [cell for cell in cells if self.store.of(cell) is None]
         if not missing:
             return
         kept = f"; {len(cells) - len(missing)} are there already" if len(missing) < len(cells) else ""
         self.progress.say(f"{what}: {len(missing)} runs, {self.jobs} at a time{kept}")
-        epochs = self.question.recipe.train.epochs
+        epochs = self.question.epochs(what)
         done = 0
 
         def finished(record: Record) -> None:
@@ -99,7 +100,14 @@ class Study:
             self.progress.say(f"{done}/{len(missing)} {_outcome(record)}")
 
         tasks = [
-            cell.task(self.question.recipe, self.store.cells, self.terms.device, self.terms.threads, self.jobs)
+            cell.task(
+                self.question.recipe,
+                self.store.cells,
+                self.terms.device,
+                self.terms.threads,
+                self.jobs,
+                self.question.then,
+            )
             for cell in missing
         ]
         total = epochs * len(missing)

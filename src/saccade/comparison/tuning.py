@@ -89,6 +89,7 @@ def _question(record: Record) -> dict[str, object]:
         "the images": (record.data or {}).get("fingerprint"),
         "augmentation": recipe["augment"],
         "training": train,
+        "what follows on pre-training": record.conditions.get("then"),
     }
 
 

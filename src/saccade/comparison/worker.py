@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import sys
 import threading
 from collections.abc import Mapping
@@ -29,23 +28,16 @@ def main() -> NoReturn:
 
 def train_cell(task: Mapping[str, Any]) -> Record:
     """Trains one cell in its folder and leaves its record there; a run that diverged is a finished cell too."""
-    from saccade.training.loop import train
+    from saccade.comparison.stages import Stages
+    from saccade.comparison.then import then_from
     from saccade.training.recipe import recipe_from_dict
 
-    folder = Path(task["folder"])
-    run = folder / "run"
-    # What a killed worker left is no run: this cell has no record yet.
-    shutil.rmtree(run, ignore_errors=True)
-    recipe = recipe_from_dict(task["recipe"])
+    folder, recipe = Path(task["folder"]), recipe_from_dict(task["recipe"])
+    stages = Stages(recipe, folder, task["device"], task["threads"], test=task["kind"] == "accuracy")
     values: dict[str, Any] = {}
     error, facts = None, None
     try:
-        trained = train(
-            recipe, output=run, device=task["device"], threads=task["threads"], test=task["kind"] == "accuracy"
-        )
-        # A worker's peak is that of all it has trained; `kind` "memory" tells a mechanism's own.
-        values = {key: value for key, value in trained.result.items() if key != "peak_bytes"}
-        facts = trained.data_facts
+        values, facts = stages.result(None if task["then"] is None else then_from(task["then"]))
     except Diverged as diverged:
         error = f"diverged: {diverged}"
     record = _record(task, values, facts, error)
@@ -74,6 +66,7 @@ def _record(
             "dtype": recipe["train"]["dtype"],
             "amp_dtype": recipe["train"]["amp_dtype"],
             "batch_size": recipe["train"]["batch_size"],
+            **({} if task["then"] is None else {"then": task["then"]}),
         },
         machine=machine_facts(),
         data=facts,

@@ -28,7 +28,8 @@ def answer(rows: Sequence[Row], basis: Basis, findings: Sequence[Finding] = ()) 
     if softmax is None:
         words = ["No recommendation: softmax, which all are compared with, has no finished training runs."]
     elif not rivals:
-        words = [f"Softmax reached {softmax.mean_percent:.1f} % top-1; nothing was compared with it."]
+        reached = f"Softmax reached {softmax.mean_percent:.1f} % {softmax.course.accuracy}"
+        words = [f"{reached}; nothing was compared with it."]
     elif errors := [one for one in findings if one.severity == "error" and one.rule not in _NO_CONFOUNDER]:
         confounders = listed(one.rule for one in errors)
         words = [f"No recommendation: the comparison is confounded ({confounders}).", *_facts(softmax, rivals)]
@@ -84,9 +85,10 @@ def _accuracy(row: Row, basis: Basis) -> str:
     difference = row.difference
     assert difference is not None
     lower = difference.high_points is not None and difference.high_points < 0
+    accuracy = " ".join(("its", row.course.judged_by, "accuracy")).replace("  ", " ")
     margin = f"{', lower but' if lower else ','} within the margin of {basis.margin_points:g}"
     return (
-        f"its accuracy is {row.verdict} than softmax's ({signed(difference.points)} points, 95 % interval "
+        f"{accuracy} is {row.verdict} than softmax's ({signed(difference.points)} points, 95 % interval "
         f"{interval(difference)}{margin if row.verdict == 'not worse' else ''})"
     )
 
@@ -94,7 +96,11 @@ def _accuracy(row: Row, basis: Basis) -> str:
 def _costs(row: Row) -> str:
     """What it costs in training and in inference, as far as it was measured."""
     batch = f"in batches of {row.costs.inference_batch}" if row.costs.inference_batch else "in batches"
-    acts = {"step": "a training step takes {}", "latency": "inference {} at batch 1", "inference": f"{{}} {batch}"}
+    acts = {
+        "step": f"a {row.course.step} takes {{}}",
+        "latency": "inference {} at batch 1",
+        "inference": f"{{}} {batch}",
+    }
     said = [
         text.format(f"{times(ratio.value)} × softmax's time" + (f" ({spread(ratio)})" if spread(ratio) else ""))
         if act == "step"
@@ -142,8 +148,9 @@ def _facts(softmax: Row, rivals: Sequence[Row]) -> list[str]:
     """What was measured, without a judgement."""
     reached = [f"{row.attention} {row.mean_percent:.1f} %" for row in rivals if row.mean_percent is not None]
     steps = [f"{row.attention} {times(ratio.value)} ×" for row in rivals if (ratio := row.costs.ratios.get("step"))]
-    facts = [f"Top-1: {softmax.attention} {softmax.mean_percent:.1f} %, {listed(reached, 20)}."] if reached else []
-    return facts + ([f"A training step, of softmax's time: {listed(steps, 20)}."] if steps else [])
+    accuracy, step = softmax.course.accuracy.capitalize(), softmax.course.step
+    facts = [f"{accuracy}: {softmax.attention} {softmax.mean_percent:.1f} %, {listed(reached, 20)}."] if reached else []
+    return facts + ([f"A {step}, of softmax's time: {listed(steps, 20)}."] if steps else [])
 
 
 def _names(rows: Sequence[Row]) -> str:

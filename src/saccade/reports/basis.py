@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saccade.record import Record
+from saccade.reports.course import Course, course_of
 from saccade.reports.function import BASELINE
 from saccade.reports.numbers import many
 
@@ -25,7 +26,7 @@ class Basis:
         machine: the machine they were measured on.
         margin_points: how many points are too few to matter.
         scales: sizes at which everything was repeated.
-        init: "scratch", or what weights were pre-trained by.
+        course: how weights came about.
     """
 
     model: str = ""
@@ -37,7 +38,7 @@ class Basis:
     machine: Mapping[str, Any] = field(default_factory=dict)
     margin_points: float = 1.0
     scales: int = 1
-    init: str = "scratch"
+    course: Course = field(default_factory=Course)
 
     @property
     def sentence(self) -> str:
@@ -56,12 +57,17 @@ class Basis:
         counted = self.operations
         if not counted:
             return self.model
-        sizes = [f"N {counted['tokens']} tokens", f"width D {counted['width']}", f"heads {counted['head_width']} wide"]
-        return _with(self.model, sizes)
+        stacks = counted.get("stacks") or {"encoder": counted}
+        sizes = {
+            name: f"N {size['tokens']} tokens, width D {size['width']}, heads {size['head_width']} wide"
+            for name, size in stacks.items()
+        }
+        if len(sizes) == 1:
+            return _with(self.model, [*sizes.values()])
+        return _with(self.model, [f"{name}: {told}" for name, told in sizes.items()])
 
     def _runs(self) -> str:
-        start = "trained from scratch" if self.init == "scratch" else f"pre-trained by {self.init}"
-        return ", ".join((many(len(self.seeds), "seed"), many(self.scales, "scale"), start))
+        return ", ".join((many(len(self.seeds), "seed"), many(self.scales, "scale"), self.course.told))
 
     def _place(self) -> str:
         told = self.conditions
@@ -75,9 +81,7 @@ class Basis:
         return f"{dtype} on {_with(str(told.get('device')), details)}"
 
 
-def basis(
-    records: Iterable[Record], margin_points: int | float = 1.0, *, scales: int = 1, init: str = "scratch"
-) -> Basis:
+def basis(records: Iterable[Record], margin_points: int | float = 1.0, *, scales: int = 1) -> Basis:
     """Reads what a comparison rests on from the records of plain softmax, the latest of each kind."""
     own = [record for record in records if record.attention.strip() == BASELINE and record.error is None]
     runs = [record for record in own if record.kind == "accuracy"]
@@ -93,7 +97,7 @@ def basis(
         machine=costs[-1].machine if costs else {},
         margin_points=float(margin_points),
         scales=scales,
-        init=init,
+        course=course_of(runs),
     )
 
 

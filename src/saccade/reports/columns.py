@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from saccade.reports.course import Course
 from saccade.reports.numbers import NONE, counted, duration, interval, many, signed, spread, times
 from saccade.reports.ratios import Ratio
 from saccade.reports.rows import Row, best_softmax
@@ -43,11 +44,17 @@ def columns(rows: Sequence[Row], margin_points: int | float) -> list[Column]:
     def column(heading: Cell, group: str, cell: Callable[[Row], Cell], words: bool = False) -> Column:
         return Column(heading, group, tuple(cell(row) for row in rows), words)
 
+    course = rows[0].course if rows else Course()
+    pretrained = [
+        column((f"{course.reference} %", "points added"), "pre-training", _added),
+        column(("loss", "mean picture"), "pre-training", _loss),
+    ]
     return [
         column(("attention", ""), "attention", lambda row: (row.attention, ", ".join(row.marks)), words=True),
-        column(("top-1 %", "seeds"), "accuracy", _accuracy),
+        column((f"{course.accuracy} %", "seeds"), "accuracy", _accuracy),
         column(("to softmax", "points, 95 %"), "accuracy", _difference),
         column(("verdict", f"margin {margin_points:g}"), "accuracy", _verdict, words=True),
+        *(pretrained if course.judged_by else []),
         column(("training", "rate"), "training", _training),
         column(("tuning", "points lost"), "training", _tuning),
         column(("parameters", "FLOPs"), "cost", _size),
@@ -66,7 +73,9 @@ def legend(rows: Sequence[Row]) -> str:
     which = (
         f"the {one.pop()} kernel" if len(one) == 1 else ", ".join(f"{name} for {act}" for act, name in names.items())
     )
+    course = rows[0].course if rows else Course()
     sentences = [
+        _of_pretraining(course),
         f"× = divided by the best softmax of the column ({which}) in the same timing round: below 1 is cheaper."
         if names
         else "",
@@ -78,6 +87,32 @@ def legend(rows: Sequence[Row]) -> str:
         else "",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _of_pretraining(course: Course) -> str:
+    if not course.judged_by:
+        return ""
+    same = "the same probe of an encoder" if course.reference == "random" else "the same fine-tuning of an encoder"
+    return (
+        f"{course.reference.capitalize()} % = {same} with its first weights, and what pre-training adds to it. "
+        "Loss = of reconstruction on the test images, and what predicting their mean picture gives: nothing is ranked "
+        "by it. "
+        "A step is one of pre-training; infer = the encoder's features of whole images."
+    )
+
+
+def _added(row: Row) -> Cell:
+    if row.reference_percent is None:
+        return NONE, ""
+    added = None if row.mean_percent is None else row.mean_percent - row.reference_percent
+    return f"{row.reference_percent:.1f}", "" if added is None else signed(added)
+
+
+def _loss(row: Row) -> Cell:
+    return (
+        f"{row.loss:.3f}" if row.loss is not None else NONE,
+        f"{row.baseline_loss:.3f}" if row.baseline_loss is not None else "",
+    )
 
 
 def _accuracy(row: Row) -> Cell:

@@ -21,14 +21,14 @@ def before(plan: PlanFacts) -> list[Finding]:
 
 def stop(plan: PlanFacts) -> Finding | None:
     """Why it should not start: no mechanism saves a tenth of the model's arithmetic; None where one does."""
-    if not plan.bounds or max(plan.bounds.values()) >= EQUAL:
+    bounds = [*plan.bounds.items(), *plan.inference_bounds.items()]
+    best, most = max(bounds, key=lambda one: one[1], default=("", EQUAL))
+    if most >= EQUAL:
         return None
-    best = max(plan.bounds, key=plan.bounds.__getitem__)
     return Finding(
         "nothing to gain",
         "error",
-        f"at this size no mechanism saves a tenth of the model's arithmetic: the most is {plan.bounds[best]:.2f} x, "
-        f"with {best}",
+        f"at this size no mechanism saves a tenth of the model's arithmetic: the most is {most:.2f} x, with {best}",
         "more tokens (larger images, smaller patches), a narrower model, or --anyway",
     )
 

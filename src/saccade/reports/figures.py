@@ -130,8 +130,9 @@ def _axes(axes: Axes, shown: Sequence[Row]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(colors=INK, labelsize=9)
-    axes.set_xlabel("time of a training step, × softmax's (left is cheaper)", color=INK)
-    axes.set_ylabel("top-1 on the test set, %", color=INK)
+    course = shown[0].course
+    axes.set_xlabel(f"time of a {course.step}, × softmax's (left is cheaper)", color=INK)
+    axes.set_ylabel(f"{course.accuracy} on the test set, %", color=INK)
     softmax = _softmax_percent(shown)
     if softmax is not None:
         _points_axis(axes, softmax)

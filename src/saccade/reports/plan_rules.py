@@ -93,7 +93,7 @@ def parameters(plan: PlanFacts) -> Iterator[Finding]:
 
 def head_width(plan: PlanFacts) -> Iterator[Finding]:
     """Heads so narrow that feature maps and landmarks have no room; papers' results are at 64."""
-    width = plan.softmax.operations["head_width"]
+    width = min(part["head_width"] for part in plan.swapped.values())
     if width < LEAST_HEAD_WIDTH:
         yield Finding(
             "head width",
@@ -105,20 +105,50 @@ def head_width(plan: PlanFacts) -> Iterator[Finding]:
 
 def gain(plan: PlanFacts) -> Iterator[Finding]:
     """A swap that could gain nothing: at 13 and 50 tokens the quadratic part was 0.2 % and 1.6 % of the arithmetic."""
-    counted = plan.softmax.operations
-    tokens, width = counted["tokens"], counted["width"]
-    share = counted["quadratic_share"]
+    share = plan.quadratic_share
     most = 1 / (1 - share)
-    rows = [f"{name} {bound:.2f} x" for name, bound in plan.bounds.items()]
+    ratios = {"softmax's declared FLOPs over each model's": plan.bounds, "of inference": plan.inference_bounds}
+    told = [
+        f"{what}: {listed((f'{name} {bound:.2f} x' for name, bound in bounds.items()), 12)}"
+        for what, bounds in ratios.items()
+        if bounds
+    ]
     yield Finding(
         "what a swap can gain",
         "warning" if most < EQUAL else "note",
-        f"with {tokens} tokens of width {width} the quadratic part is {100 * share:.1f} % of a block's arithmetic, so "
-        f"a swap that keeps softmax's projections gains {most:.2f} x at most"
-        + (f"; softmax's declared FLOPs over each model's: {listed(rows, 12)}" if rows else "")
-        + "; this bounds arithmetic, not time or memory",
+        f"{_sizes(plan)} the quadratic part is {100 * share:.1f} % of {_whose(plan)} arithmetic, so a swap that keeps "
+        f"softmax's projections gains {most:.2f} x at most; "
+        + "; ".join([*told, "this bounds arithmetic, not time or memory"]),
         "more tokens: larger images or smaller patches" if most < EQUAL else "",
     )
+
+
+def few_visible(plan: PlanFacts) -> Iterator[Finding]:
+    """13 visible tokens, as in the first published comparison of this kind: nothing could be gained in the encoder."""
+    encoder = plan.parts["encoder"]
+    if len(plan.parts) == 1:
+        return
+    share = encoder["quadratic_flops"] / encoder["softmax_flops"]
+    if 1 / (1 - share) < EQUAL:
+        yield Finding(
+            "few visible tokens",
+            "warning",
+            f"pre-training shows the encoder {encoder['tokens']} tokens of width {encoder['width']}, where the "
+            f"quadratic part is {100 * share:.1f} % of its arithmetic: no mechanism can gain anything in it before "
+            "whole images are encoded",
+            "more patches, or a lower model.options.mask_ratio, if the cost of pre-training is the question",
+        )
+
+
+def where(plan: PlanFacts) -> Iterator[Finding]:
+    """Which parts of the model differ between two rows of the table."""
+    if len(plan.parts) > 1:
+        fixed = [f"the {name} has {plan.softmax.model[f'{name}_attention']} in all rows" for name in plan.fixed]
+        yield Finding(
+            "what is swapped",
+            "note",
+            "; ".join([f"each mechanism is in the {' and in the '.join(plan.swapped)}", *fixed]),
+        )
 
 
 def more_work(plan: PlanFacts) -> Iterator[Finding]:
@@ -139,8 +169,8 @@ def more_work(plan: PlanFacts) -> Iterator[Finding]:
 
 def launch_bound(plan: PlanFacts) -> Iterator[Finding]:
     """Times that count kernels: width 96 at batch 1 on an A100, where the sparse mechanisms came out slower."""
-    counted = plan.softmax.operations
-    one_image = counted["flops_per_image"] / counted["depth"]
+    depth = sum(part["depth"] for part in plan.parts.values())
+    one_image = plan.softmax.operations["flops_per_image"] / depth
     bound = LAUNCH_BOUND_FLOPS.get(device_kind(plan.device), 0.0)
     if one_image * plan.batch_size < bound:
         yield Finding(
@@ -212,7 +242,9 @@ PLAN_RULES: tuple[PlanRule, ...] = (
     second_change,
     seeds,
     tuning,
+    where,
     gain,
+    few_visible,
     more_work,
     parameters,
     head_width,
@@ -222,3 +254,18 @@ PLAN_RULES: tuple[PlanRule, ...] = (
     one_scale,
     from_scratch,
 )
+
+
+def _sizes(plan: PlanFacts) -> str:
+    """The numbers that the gain depends on."""
+    told = {name: f"{part['tokens']} tokens of width {part['width']}" for name, part in plan.parts.items()}
+    if len(told) == 1:
+        return f"with {told['encoder']}"
+    return f"with {' and '.join(f'{words} in the {name}' for name, words in told.items())}"
+
+
+def _whose(plan: PlanFacts) -> str:
+    """What the share is a part of."""
+    if len(plan.parts) == 1:
+        return "a block's"
+    return "the blocks'" if not plan.fixed else f"the blocks' (that of the {' and '.join(plan.swapped)} alone)"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saccade.record import write_whole
 from saccade.reports.basis import Basis
+from saccade.reports.course import Course
 from saccade.reports.finding import ORDER, Finding, by_severity
 from saccade.reports.markup import block, prose
 from saccade.reports.rows import Row
@@ -50,6 +51,7 @@ def write_report(
         f"**{prose(sentence)}**",
         "## How it was found",
         block(command) if command else "",
+        _course(basis.course),
         _decided(basis),
         _terms(basis),
         "Every number is computed from [records.jsonl](records.jsonl), a line each measurement.",
@@ -72,6 +74,17 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
 def _item(finding: Finding) -> str:
     remedy = f" *Remedy: {prose(finding.remedy)}.*" if finding.remedy else ""
     return f"* **{prose(finding.rule)}**: {prose(finding.sentence)}.{remedy}"
+
+
+def _course(course: Course) -> str:
+    """What is not known from a comparison of classifiers."""
+    if not course.judged_by:
+        return ""
+    return (
+        f"Each run is {course.told}. The learning rate is that of pre-training; where it was tuned, the validation "
+        f"accuracy of the {course.judged_by} chose it. A mechanism is judged by its {course.accuracy} alone: a lower "
+        "loss of reconstruction need not be a better encoder, and ranks nothing."
+    )
 
 
 def _decided(basis: Basis) -> str:

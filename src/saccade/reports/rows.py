@@ -9,6 +9,7 @@ from typing import Any
 
 from saccade.record import Record
 from saccade.reports.costs import Costs, costs_by_attention
+from saccade.reports.course import Course, course_of
 from saccade.reports.function import baseline_of, function_of
 from saccade.reports.statistics import Difference
 from saccade.reports.trained import Trained, chance_percent, differences_to, trained_by_function
@@ -36,6 +37,10 @@ class Row:
         tuning_runs: how many rates were tried for it.
         sensitivity_points: how much a rate of the grid loses to the best, on average.
         diverged: seeds of runs that diverged.
+        course: what its runs went through before they were judged.
+        reference_percent: accuracy of the same without pre-training, mean over seeds.
+        loss: of reconstruction on the test part, mean over seeds; nothing is ranked by it.
+        baseline_loss: what predicting the mean picture gives there.
     """
 
     attention: str
@@ -52,6 +57,10 @@ class Row:
     tuning_runs: int = 0
     sensitivity_points: float | None = None
     diverged: tuple[int, ...] = ()
+    course: Course = field(default_factory=Course)
+    reference_percent: float | None = None
+    loss: float | None = None
+    baseline_loss: float | None = None
 
     @property
     def mean_percent(self) -> float | None:
@@ -98,6 +107,18 @@ class Row:
             "tuning_runs": self.tuning_runs,
             "lr_sensitivity_points": self.sensitivity_points,
             "diverged_seeds": list(self.diverged),
+            **self._plain_course(),
+        }
+
+    def _plain_course(self) -> dict[str, Any]:
+        """What only a masked autoencoder has."""
+        if not self.course.judged_by:
+            return {}
+        return {
+            "judged_by": self.course.judged_by,
+            f"{self.course.reference}_test_top1_percent": self.reference_percent,
+            "reconstruction_loss": self.loss,
+            "reconstruction_baseline_loss": self.baseline_loss,
         }
 
     def _plain_costs(self) -> dict[str, Any]:
@@ -129,6 +150,7 @@ def rows(records: Iterable[Record], margin_points: int | float = 1.0) -> list[Ro
         function_of(one.attention_resolved): one for one in records if one.kind == "operations" and one.error is None
     }
     fused = _fused(_fastest_softmax(costs, baseline))
+    course = course_of(records)
     written = {record.attention_resolved: record.attention for record in reversed(records)}
 
     def row(name: str) -> Row:
@@ -151,6 +173,8 @@ def rows(records: Iterable[Record], margin_points: int | float = 1.0) -> list[Ro
             tuning_runs=len(own.tuning),
             sensitivity_points=own.sensitivity_points(chance_percent(records)),
             diverged=own.diverged,
+            course=course,
+            **_pretrained(own, course),
         )
 
     return sorted(map(row, written), key=_place)
@@ -187,6 +211,17 @@ def _marks(written: str, own: Trained, cost: Costs, baseline: bool, fused_softma
     if own.diverged:
         marks.append(f"diverged at {_seeds(own.diverged)}")
     return (*marks, *(error.partition(":")[0] for error in cost.errors))
+
+
+def _pretrained(own: Trained, course: Course) -> dict[str, float | None]:
+    """What pre-training came to; the loss of a classifier is another thing."""
+    if not course.judged_by:
+        return {}
+    return {
+        "reference_percent": own.mean_of(f"{course.reference}_test_top1_percent"),
+        "loss": own.mean_of("test_loss"),
+        "baseline_loss": own.mean_of("test_mean_picture_loss"),
+    }
 
 
 def _seeds(seeds: Sequence[int]) -> str:

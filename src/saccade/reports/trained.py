@@ -35,13 +35,19 @@ class Trained:
 
     @property
     def train_seconds(self) -> float | None:
-        """Seconds of training, mean over seeds."""
-        return mean(float(one.values["train_seconds"]) for one in self.finished.values()) if self.finished else None
+        """Seconds of training and of what followed on it, mean over seeds."""
+        trained, followed = self.mean_of("train_seconds"), self.mean_of("then_seconds")
+        return None if trained is None else trained + (followed or 0.0)
 
     @property
     def lr(self) -> float | None:
         """The learning rate of its last run."""
         return rate_of(self.finished[max(self.finished)]) if self.finished else None
+
+    def mean_of(self, value: str) -> float | None:
+        """A value of the finished runs, mean over seeds; None where one does not hold it."""
+        there = [float(one.values[value]) for one in self.finished.values() if value in one.values]
+        return mean(there) if there and len(there) == len(self.finished) else None
 
     def sensitivity_points(self, chance_percent: float) -> float | None:
         """How much validation accuracy a rate of the grid loses to the best one, mean over the grid.

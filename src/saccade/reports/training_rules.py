@@ -18,6 +18,7 @@ from saccade.reports.trained import (
     trained_by_function,
     validation_percent,
 )
+from saccade.training.pretraining import LEAST_GAIN
 
 # A run has learned something where it has come this part of the way from guessing to all right.
 LEAST_LEARNED = 0.1
@@ -70,6 +71,42 @@ def nothing_learned(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[
             f"guessing reaches {chance:.1f} %, and hardly more was reached by "
             + listed(f"{name} ({row.mean_percent:.1f} %)" for name, row in low.items()),
             "more epochs or another learning rate: --tune 5",
+        )
+
+
+def nothing_reconstructed(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
+    """A masked autoencoder that never beat predicting the mean, for epochs; its loss looked small all the same."""
+    low = {
+        row.attention: row
+        for row in _trained(records, rows)
+        if row.loss is not None and row.baseline_loss is not None and row.loss > (1 - LEAST_GAIN) * row.baseline_loss
+    }
+    if low:
+        losses = listed(f"{name} ({row.loss:.3f} against {row.baseline_loss:.3f})" for name, row in low.items())
+        yield Finding(
+            "nothing reconstructed",
+            "error" if any(row.baseline for row in low.values()) else "warning",
+            "in pre-training these learned nothing, their loss is not below that of predicting the mean picture: "
+            f"{losses}",
+            "more epochs or another learning rate: --tune 5",
+        )
+
+
+def nothing_added(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
+    """A pre-trained encoder as good as a random one: what is compared are random features."""
+    low = [
+        f"{row.attention} ({row.mean_percent:.1f} % against {row.reference_percent:.1f} %)"
+        for row in _trained(records, rows)
+        if row.mean_percent is not None
+        and row.reference_percent is not None
+        and row.mean_percent <= row.reference_percent
+    ]
+    if low:
+        yield Finding(
+            "nothing added",
+            "warning",
+            f"pre-training has not made these better than they are without it: {listed(low)}",
+            "more epochs of pre-training, or another learning rate: --tune 5",
         )
 
 
@@ -148,11 +185,19 @@ TRAINING_RULES = (
     diverged,
     same_answers,
     nothing_learned,
+    nothing_reconstructed,
+    nothing_added,
     second_change,
     rates_of_one,
     optimum_at_edge,
     selection_on_test,
 )
+
+
+def _trained(records: Sequence[Record], rows: Sequence[Row]) -> list[Row]:
+    """The rows of what was trained; the other kernels of softmax have the same numbers."""
+    names = {one.attention for one in records if one.kind == "accuracy"}
+    return [row for row in rows if row.attention in names]
 
 
 def _same(one: Record, other: Record) -> bool:
@@ -169,6 +214,7 @@ def _everything_else(record: Record) -> dict[str, Any]:
         **{name: value for name, value in _flat(record.recipe or {}) if name not in _FREE},
         "data.fingerprint": data.get("fingerprint"),
         "images_seen": record.values.get("images_seen"),
+        **{f"then.{name}": value for name, value in _flat(record.conditions.get("then", {}))},
     }
 
 
