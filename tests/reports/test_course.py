@@ -134,7 +134,7 @@ def test_the_report_says_that_the_loss_ranks_nothing(records, tmp_path):
 
 def test_a_row_without_its_reference_or_loss_has_dashes(made):
     found = rows(pretrained([made.accuracy("softmax")]))
-    bare = [dataclasses.replace(found[0], reference_percent=None, loss=None, baseline_loss=None)]
+    bare = [dataclasses.replace(found[0], reference_percent=None, loss=None, mean_picture_loss=None)]
     assert column_of(bare, "loss").cells == (("–", ""),)
     assert column_of(bare, "random %").cells == (("–", ""),)
     assert "–" in markdown(bare, 1)
@@ -146,15 +146,26 @@ def rules(records):
 
 def test_a_loss_that_never_beat_the_mean_is_an_error(records):
     assert "nothing reconstructed" not in rules(pretrained(records))
-    found = rules(pretrained(records, test_loss=0.599))["nothing reconstructed"]
-    assert (found.severity, "softmax (0.599 against 0.600)" in found.sentence) == ("error", True)
+    found = rules(pretrained(records, test_loss=0.995))["nothing reconstructed"]
+    assert found.severity == "error"
+    assert found.sentence.endswith(
+        "softmax (0.995 against 1.000), fourier (0.995 against 1.000), linear (0.995 against 1.000)"
+    )
     own = [
-        dataclasses.replace(one, values={**one.values, "test_loss": 0.7})
+        dataclasses.replace(one, values={**one.values, "test_loss": 1.1})
         if one.kind == "accuracy" and one.attention == "linear"
         else one
         for one in pretrained(records)
     ]
-    assert rules(own)["nothing reconstructed"].severity == "warning"
+    found = rules(own)["nothing reconstructed"]
+    assert found.severity == "warning"
+    assert found.sentence.endswith(": linear (1.100 against 1.000)")
+
+
+def test_a_loss_that_never_beat_the_mean_picture_is_a_warning(records):
+    found = rules(pretrained(records, test_loss=0.599))["nothing reconstructed"]
+    assert found.severity == "warning"
+    assert "whatever patches they are shown: softmax (0.599 against 0.600)" in found.sentence
 
 
 def test_pre_training_that_added_nothing_is_a_warning(records):

@@ -111,7 +111,7 @@ def _added(row: Row) -> Cell:
 def _loss(row: Row) -> Cell:
     return (
         f"{row.loss:.3f}" if row.loss is not None else NONE,
-        f"{row.baseline_loss:.3f}" if row.baseline_loss is not None else "",
+        f"{row.mean_picture_loss:.3f}" if row.mean_picture_loss is not None else "",
     )
 
 

@@ -40,7 +40,8 @@ class Row:
         course: what its runs went through before they were judged.
         reference_percent: accuracy of the same without pre-training, mean over seeds.
         loss: of reconstruction on the test part, mean over seeds; nothing is ranked by it.
-        baseline_loss: what predicting the mean picture gives there.
+        mean_loss: what predicting one colour gives there, the mean of all hidden pixels.
+        mean_picture_loss: what predicting the mean picture gives there.
     """
 
     attention: str
@@ -60,7 +61,8 @@ class Row:
     course: Course = field(default_factory=Course)
     reference_percent: float | None = None
     loss: float | None = None
-    baseline_loss: float | None = None
+    mean_loss: float | None = None
+    mean_picture_loss: float | None = None
 
     @property
     def mean_percent(self) -> float | None:
@@ -118,7 +120,8 @@ class Row:
             "judged_by": self.course.judged_by,
             f"{self.course.reference}_test_top1_percent": self.reference_percent,
             "reconstruction_loss": self.loss,
-            "reconstruction_baseline_loss": self.baseline_loss,
+            "reconstruction_mean_loss": self.mean_loss,
+            "reconstruction_mean_picture_loss": self.mean_picture_loss,
         }
 
     def _plain_costs(self) -> dict[str, Any]:
@@ -220,7 +223,8 @@ def _pretrained(own: Trained, course: Course) -> dict[str, float | None]:
     return {
         "reference_percent": own.mean_of(f"{course.reference}_test_top1_percent"),
         "loss": own.mean_of("test_loss"),
-        "baseline_loss": own.mean_of("test_mean_picture_loss"),
+        "mean_loss": own.mean_of("test_baseline_loss"),
+        "mean_picture_loss": own.mean_of("test_mean_picture_loss"),
     }
 
 

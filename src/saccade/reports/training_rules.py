@@ -76,20 +76,32 @@ def nothing_learned(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[
 
 def nothing_reconstructed(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
     """A masked autoencoder that never beat predicting the mean, for epochs; its loss looked small all the same."""
-    low = {
-        row.attention: row
-        for row in _trained(records, rows)
-        if row.loss is not None and row.baseline_loss is not None and row.loss > (1 - LEAST_GAIN) * row.baseline_loss
-    }
-    if low:
-        losses = listed(f"{name} ({row.loss:.3f} against {row.baseline_loss:.3f})" for name, row in low.items())
+    trained = [row for row in _trained(records, rows) if row.loss is not None]
+    if low := _not_below(trained, "mean_loss"):
         yield Finding(
             "nothing reconstructed",
-            "error" if any(row.baseline for row in low.values()) else "warning",
-            "in pre-training these learned nothing, their loss is not below that of predicting the mean picture: "
-            f"{losses}",
+            "error" if any(row.baseline for row in low) else "warning",
+            "in pre-training these learned nothing, their loss is not below that of predicting the mean: "
+            + listed(f"{row.attention} ({row.loss:.3f} against {row.mean_loss:.3f})" for row in low),
             "more epochs or another learning rate: --tune 5",
         )
+    elif low := _not_below(trained, "mean_picture_loss"):
+        yield Finding(
+            "nothing reconstructed",
+            "warning",
+            "what these predict is no better than the mean picture, whatever patches they are shown: "
+            + listed(f"{row.attention} ({row.loss:.3f} against {row.mean_picture_loss:.3f})" for row in low),
+            "more epochs or another learning rate: --tune 5",
+        )
+
+
+def _not_below(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows whose loss is not below another one of theirs, by more than a constant reaches by chance."""
+    return [
+        row
+        for row in rows
+        if row.loss is not None and (other := getattr(row, name)) is not None and row.loss > (1 - LEAST_GAIN) * other
+    ]
 
 
 def nothing_added(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
