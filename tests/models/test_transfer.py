@@ -351,3 +351,28 @@ def read_pretrained_of(state, path):
     from saccade.models.pretrained import Pretrained
 
     return Pretrained(str(path), "", state, None, None, {})
+
+
+@pytest.mark.parametrize(("there", "here"), [("simmim", "simmim"), ("simmim", "mae"), ("mae", "simmim")])
+def test_either_objective_is_a_start_for_the_other_and_for_a_classifier(there, here, saved):
+    pretrained, model = autoencoder(objective=there), autoencoder(objective=here)
+    transfer = start_from(model, saved(pretrained))
+    assert_close(model.forward_features(images()), pretrained.forward_features(images()), rtol=0, atol=0)
+    assert bool(transfer.fresh) == (there != here) == ("mask_token" not in transfer.loaded)
+    classified = classifier()
+    start_from(classified, saved(pretrained))
+    assert_close(classified.forward_features(images()), pretrained.forward_features(images()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{"block": "xformers"}, {"reversible": True}])
+def test_the_style_of_the_block_must_be_the_same(options, saved):
+    pretrained = autoencoder(**options)
+    with pytest.raises(ValueError, match=f"an encoder of {next(iter(options))}="):
+        start_from(classifier(), saved(pretrained))
+    for size in (32, 48):
+        model = classifier("softmax", img_size=size, **options)
+        assert set(start_from(model, saved(pretrained)).fresh) == {"head.weight", "head.bias"}
+    model = classifier(**options)
+    start_from(model, saved(pretrained))
+    assert_close(model.forward_features(images()), pretrained.forward_features(images()))
+    assert classifier_of(read_pretrained(saved(pretrained)))[2].items() >= options.items()

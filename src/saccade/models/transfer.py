@@ -31,6 +31,8 @@ _MAY_DIFFER = {
     "drop_path_rate",
     "mask_ratio",
     "norm_pix_loss",
+    "objective",
+    "mask_patch_size",
 }
 _ENCODER = ("patch_embed.", "cls_token", "reg_token", "pos_embed", "blocks.")
 _DECODER = ("decoder_", "mask_token")
@@ -164,6 +166,11 @@ def _same_attention(ours: str, theirs: str, depth: int) -> bool:
 
 def _other_decoder(model: MaskedAutoencoder, found: Pretrained) -> str:
     """Why the decoder starts fresh; "" where it does not."""
+    theirs, ours = ((one or {}).get("objective", "mae") for one in (found.config, model.config))
+    if theirs != ours:
+        return f"{found.source} was trained by {theirs}, which has another decoder than {ours}: it starts fresh"
+    if ours == "simmim":
+        return ""
     if "decoder_embed.weight" not in found.state:
         return f"{found.source} has no decoder: it starts fresh"
     if found.config is None:
