@@ -4,9 +4,9 @@
 
 A race is one function at one number of tokens: ours and theirs on the same input and weights, forward and forward with
 backward, each side in a process of its own, in turns, on one thread, by processor time. Before any timing both are
-shown to give the same output and gradients. The peak memory of forward with backward is measured in fresh processes.
-Run it on a quiet machine: about fifteen minutes. Writes command, records.jsonl and report.md to
-results/<date>-<machine>-attention-cores/.
+shown to give the same output and gradients. In fresh processes are measured: the peak of forward alone, what is kept
+from forward to backward, and the peak of both. Run it on a quiet machine: about seven minutes, four with `--sides 56`.
+Writes command, records.jsonl and report.md to results/<date>-<machine>-attention-cores/.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from core_rivals import CASES, OURS, Case
+from core_rivals import CASES, MEMORIES, OURS, Case, Reach
 from saccade.measurement.isolate import Worker, WorkerFailed
 from saccade.measurement.layer import LayerSubject
 from saccade.measurement.machine import machine_facts
@@ -90,7 +90,7 @@ def subject_of(case: Case, side: int, asked: argparse.Namespace) -> LayerSubject
 
 
 def race(name: str, subject: LayerSubject, asked: argparse.Namespace) -> list[Record]:
-    """One round of ours and theirs, then each side's peak."""
+    """One round of ours and theirs, then each side's memory."""
     sides = [OURS, *CASES[name].peers]
     print(f"{name}, {subject.tokens.count:,} tokens: {', '.join(sides)}", file=sys.stderr)
     machine = machine_facts()
@@ -145,21 +145,25 @@ def report(records: Sequence[Record], command: str) -> str:
         f"{facts['processor']}, {facts['cores']} cores, torch {facts['torch']}, saccade at {facts['commit']}.",
         f"Threads: {conditions['threads']}. Clock: {conditions['clock']}. Allocator: {conditions['allocator']}. "
         "Both sides have the same input and weights, float32, no compilation, and a process each; they take turns. "
-        "Output and gradients were shown to be the same before. Memory is the peak of forward with backward above "
-        "inputs and weights, in a fresh process. Ratios above 1: saccade is faster or leaner; 95 % bootstrap interval "
-        "over the turns; below 1.1 counts as equal.",
+        "Output and gradients were shown to be the same before. Ratios above 1: saccade is faster or leaner; 95 % "
+        "bootstrap interval over the turns; below 1.1 counts as equal.",
+        "Memory is what a fresh process holds above inputs and weights, method "
+        f"{next((r.values['method'] for r in records if 'method' in r.values), 'none')}. forward: the most during a "
+        "pass without gradients. kept: between forward and backward, the output included; a model holds that of all "
+        "its layers at once. both: the most during forward and backward, of which output and gradients are a part that "
+        "nobody can avoid.",
         "nystrom-attention starts its pseudo-inverse from the largest sum of all heads and images, so every head of "
         "every image is alike here; it pads where landmarks do not divide the tokens, so there are 56 at 784. "
         "Orthoformer has no package: the loop is written here in the form of Motionformer's, with our start. The "
         "lambda layer has its projections; the others are cores between projections.",
         *(["", "**Others used the processors meanwhile: these times are not to be trusted.**"] if busy else []),
         "",
-        "| function | tokens, images | code | forward | forward + backward | peak |",
-        "|---|---|---|---|---|---|",
+        "| function | tokens, images | code | forward | forward + backward | memory: forward | kept | both |",
+        "|---|---|---|---|---|---|---|---|",
         *(_side(record, records) for record in records if record.kind == "seconds"),
         "",
-        "| race | tokens | forward | forward + backward | memory | wanted |",
-        "|---|---|---|---|---|---|",
+        "| race | tokens | forward | forward + backward | memory: forward | kept | both | wanted |",
+        "|---|---|---|---|---|---|---|---|",
         *_ratios(records),
     ]
     return "\n".join(lines) + "\n"
@@ -167,10 +171,10 @@ def report(records: Sequence[Record], command: str) -> str:
 
 def _side(record: Record, records: Sequence[Record]) -> str:
     told = record.conditions
-    peak = _peak(record, records)
     times = [record.error or ""] * 2 if record.error else [_time(record, act) for act in ACTS]
-    cells = [told["case"], f"{told['tokens']:,}, {told['batch_size']}", told["code"], *times]
-    return f"| {' | '.join(cells)} | {'–' if peak is None else counted(peak, 'B')} |"
+    weights = ["–" if one is None else counted(one, "B") for one in _memories(record, records)]
+    cells = [told["case"], f"{told['tokens']:,}, {told['batch_size']}", told["code"], *times, *weights]
+    return f"| {' | '.join(cells)} |"
 
 
 def _time(record: Record, act: str) -> str:
@@ -186,12 +190,15 @@ def _ratios(records: Sequence[Record]) -> Iterator[str]:
         theirs = [one for one in timed if one.round == ours.round and one is not ours]
         for peer in theirs:
             times = [_ratio(peer, ours, act) for act in ACTS]
-            peaks = _peak(peer, records), _peak(ours, records)
-            memory = f"{peaks[0] / peaks[1]:.2f}" if peaks[0] and peaks[1] else "–"
-            faster, leaner = CASES[name].reach
-            wanted = f"{faster:g} ×" + (f", {leaner:g} × leaner" if leaner else "")
-            tokens = f"{ours.conditions['tokens']:,}"
-            yield f"| {peer.conditions['rival']} over {name} | {tokens} | {' | '.join(times)} | {memory} | {wanted} |"
+            both = zip(_memories(peer, records), _memories(ours, records), strict=True)
+            memories = [f"{one / own:.2f}" if one and own else "–" for one, own in both]
+            cells = [f"{peer.conditions['rival']} over {name}", f"{ours.conditions['tokens']:,}", *times, *memories]
+            yield f"| {' | '.join(cells)} | {_wanted(CASES[name].reach)} |"
+
+
+def _wanted(reach: Reach) -> str:
+    which = {"forward_peak": "forward", "kept": "kept", "peak": "both"}[reach.of]
+    return f"{reach.faster:g} ×" + (f", {reach.leaner:g} × leaner: {which}" if reach.leaner else "")
 
 
 def _ratio(theirs: Record, ours: Record, act: str) -> str:
@@ -202,25 +209,26 @@ def _ratio(theirs: Record, ours: Record, act: str) -> str:
     return f"{ratio.value:.2f}{between}"
 
 
-def _peak(timed: Record, records: Sequence[Record]) -> int | None:
-    """The bytes of the same side of the same race."""
+def _memories(timed: Record, records: Sequence[Record]) -> list[int | None]:
+    """The bytes of the same side of the same race, as `MEMORIES`."""
     told = ("case", "rival", "tokens")
     for record in records:
         alike = all(record.conditions[name] == timed.conditions[name] for name in told)
         if record.kind == "memory" and record.error is None and alike:
-            return record.values["peak_bytes"]
-    return None
+            return [record.values[f"{memory}_bytes"] for memory in MEMORIES]
+    return [None] * len(MEMORIES)
 
 
 def _weighed(name: str, side: str, subject: LayerSubject, machine: dict[str, Any], code: str) -> Record:
     values: dict[str, Any] = {}
     error = None
-    with _worker("CorePeak", name, side, subject) as worker:
+    with _worker("CoreMemory", name, side, subject) as worker:
         try:
             worker.ready()
             values = worker.ask("measure")
         except WorkerFailed as failed:
             error = str(failed)
+            print(f"  {side} could not be weighed: {error}", file=sys.stderr)
     conditions = {"process": worker.process, "code": code}
     return _record("memory", name, side, subject, machine, conditions, values, error, None)
 

@@ -20,8 +20,12 @@ from saccade.attention.initial import seeded
 from saccade.measurement.allocator import trim
 from saccade.measurement.layer import Core, LayerSubject, kernel, subject_from
 from saccade.measurement.layer_worker import Forward, ForwardBackward, normal
-from saccade.measurement.peak import scale_for
+from saccade.measurement.peak import Highest, scale_for
 from saccade.measurement.timed import Timed
+
+MEMORIES = ("forward_peak", "kept", "peak")
+"""What is weighed: the most of a forward pass without gradients; what is there between forward and backward, the output
+included; the most of both."""
 
 # Of outputs and gradients: a function that agrees with another on all of them is the same one.
 DIRECTIONS = 4
@@ -57,6 +61,21 @@ Given = tuple[Attention, list[Tensor]]
 
 
 @dataclass(frozen=True)
+class Reach:
+    """How much better than the best peer we want to be at forward with backward.
+
+    Attributes:
+        faster: how many times.
+        leaner: how many times, where that is wanted.
+        of: which memory has to be leaner, of `MEMORIES`.
+    """
+
+    faster: float = 1.0
+    leaner: float | None = None
+    of: str = "peak"
+
+
+@dataclass(frozen=True)
 class Case:
     """One function, and who computes it.
 
@@ -68,7 +87,7 @@ class Case:
         sides: of the square grids, each with the number of images.
         dim: width of a token.
         heads: into which it is divided.
-        reach: how many times faster and leaner than the best peer we want to be.
+        reach: what we want.
         alike_heads: every head of every image has the same q, k and v.
         at: the attention on grids of this side, where another is needed.
     """
@@ -79,7 +98,7 @@ class Case:
     sides: Mapping[int, int] = field(default_factory=lambda: {28: 4, 56: 4})
     dim: int = 512
     heads: int = 8
-    reach: tuple[float, float | None] = (1.0, None)
+    reach: Reach = Reach()
     alike_heads: bool = False
     at: Mapping[int, str] = field(default_factory=dict)
 
@@ -137,6 +156,20 @@ def by_performers_product(given: Given) -> Contestant:
         return product(nn.functional.elu(q) + 1, nn.functional.elu(k) + 1, v)
 
     return Contestant(OnHeads(attention), given[1], _code("performer-pytorch"))
+
+
+def by_fast_transformers_formula(given: Given) -> Contestant:
+    """Linear attention as its authors write it (idiap/fast-transformers, attention/linear_attention.py), by token."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k = nn.functional.elu(q) + 1, nn.functional.elu(k) + 1
+        state = torch.einsum("nshd,nshm->nhmd", k, v)
+        scale = 1 / (torch.einsum("nlhd,nhd->nlh", q, k.sum(1)) + 1e-6)
+        return torch.einsum("nlhd,nhmd,nlh->nlhm", q, state, scale).contiguous()
+
+    inputs = [one.transpose(1, 2).contiguous() for one in given[1]]
+    code = f"fast-transformers' formula in torch {version('torch')}"
+    return Contestant(OnHeads(attention), inputs, code, as_ours=lambda x: x.transpose(1, 2))
 
 
 def by_linear_attention_transformer(given: Given) -> Contestant:
@@ -248,19 +281,19 @@ def motionformers_landmarks(q: Tensor, landmarks: int) -> Tensor:
 
 CASES = {
     "performer": Case(
-        "performer(features=256)", {"performer-pytorch": by_performer_pytorch}, "heads", reach=(1.5, 5.0)
+        "performer(features=256)", {"performer-pytorch": by_performer_pytorch}, "heads", reach=Reach(1.5, 5)
     ),
     # Its package pads where the landmarks do not divide the tokens: another function there.
     "nystrom": Case(
         "nystrom(landmarks=64)",
         {"nystrom-attention": by_nystrom_attention},
         "packed",
-        reach=(2.0, None),
+        reach=Reach(2),
         alike_heads=True,
         at={28: "nystrom(landmarks=56)"},
     ),
     "orthoformer": Case(
-        "orthoformer(landmarks=64)", {"Motionformer": by_motionformers_loop}, "heads", reach=(2.2, None)
+        "orthoformer(landmarks=64)", {"Motionformer": by_motionformers_loop}, "heads", reach=Reach(2.2)
     ),
     "lambda": Case(
         'lambda(position="table",qkv_bias=False)',
@@ -270,9 +303,15 @@ CASES = {
         sides={32: 4, 56: 2},
         dim=128,
         heads=4,
-        reach=(3.0, 10.0),
+        reach=Reach(3, 10),
     ),
-    "linear": Case("linear", {"performer-pytorch": by_performers_product}, "heads", reach=(1.0, 2.0)),
+    # Output and three gradients are four of five tensors at the peak: what can be halved is what a layer keeps.
+    "linear": Case(
+        "linear",
+        {"performer-pytorch": by_performers_product, "fast-transformers": by_fast_transformers_formula},
+        "heads",
+        reach=Reach(1, 2, of="kept"),
+    ),
     "efficient": Case("efficient", {"linear-attention-transformer": by_linear_attention_transformer}, "heads"),
     "linformer": Case("linformer(k=64)", {"linformer": by_linformer}, "packed"),
     "fourier": Case('fourier(norm="backward")', {"FNet": by_fnets_formula}, "layer"),
@@ -308,8 +347,9 @@ def inputs_of(case: Case, subject: LayerSubject) -> list[Tensor]:
 def output_shape(case: str, rival: str, subject: LayerSubject) -> tuple[int, ...]:
     """Of what is computed, in the layout of that side."""
     batch, count = subject.terms.batch_size, subject.tokens.count
-    layout = CASES[case].layout
-    if layout == "heads":
+    if rival == "fast-transformers":
+        return (batch, count, subject.num_heads, subject.dim // subject.num_heads)
+    if CASES[case].layout == "heads":
         return subject.shapes("core")[0]
     if case == "lambda" and rival != OURS:
         return (batch, subject.dim, *subject.grid)
@@ -354,7 +394,7 @@ def fingerprint(made: Contestant, alike_heads: int | None = None) -> dict[str, l
     return {name: _directions(name, values) for name, values in seen.items()}
 
 
-class CorePeak:
+class CoreMemory:
     """One side whose forward and backward pass is weighed, above its inputs and weights."""
 
     def __init__(self, case: str, rival: str, subject: dict[str, Any]) -> None:
@@ -362,20 +402,36 @@ class CorePeak:
         self.scale = scale_for(torch.device(self.subject.terms.device))
 
     def measure(self) -> dict[str, Any]:
-        """One image first, for what any pass leaves behind; then the batch that counts."""
-        self._act(1)()
-        gc.collect()
-        trim()
-        act = self._act(self.subject.terms.batch_size)
-        baseline = self.scale.start()
-        act()
-        peak_bytes = self.scale.peak() - baseline
-        return {"peak_bytes": peak_bytes, "baseline_bytes": baseline, "method": self.scale.method}
+        """One image first, for what any pass leaves behind; then the batch that counts.
 
-    def _act(self, batch_size: int) -> ForwardBackward:
+        Weights, inputs and the gradient of the output are there before. What is kept is what the process holds then,
+        not what autograd says it has saved: an own backward may hold more, and one that recomputes less.
+        """
+        self._weigh(1)
+        return {**self._weigh(self.subject.terms.batch_size), "method": self.scale.method}
+
+    def _weigh(self, batch_size: int) -> dict[str, int | None]:
         one = replace(self.subject, terms=replace(self.subject.terms, batch_size=batch_size))
         made = contestant(self.case, self.rival, one)
-        return ForwardBackward(made.module, made.inputs, one.terms, output_shape(self.case, self.rival, one))
+        forward = Forward(made.module, made.inputs, one.terms)
+        both = ForwardBackward(made.module, made.inputs, one.terms, output_shape(self.case, self.rival, one))
+        before = self._rest()
+        forward()
+        forward_peak = self.scale.peak() - before
+        before = self._rest()
+        y = made.module.train()(*made.inputs)
+        risen = self.scale.peak()
+        # The highest ever tells nothing of now.
+        kept = None if isinstance(self.scale, Highest) else self.scale.start() - before
+        torch.autograd.grad(y, both.leaves, both.dy, allow_unused=True)
+        peak = max(risen, self.scale.peak()) - before
+        return {"forward_peak_bytes": forward_peak, "kept_bytes": kept, "peak_bytes": peak}
+
+    def _rest(self) -> int:
+        """Bytes of the process with all given back that nobody holds; from there on the highest counts."""
+        gc.collect()
+        trim()
+        return self.scale.start()
 
 
 def _directions(name: str, values: Tensor) -> list[float]:

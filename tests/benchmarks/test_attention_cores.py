@@ -1,5 +1,6 @@
 """The race of cores: both sides run one function, a difference ends it, and the report divides what it should."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,39 @@ def test_sides_that_differ_do_not_race():
         attention_cores.check_functions("nystrom", sides, [Answered(ours), Answered(None, "killed")])
 
 
+@pytest.mark.parametrize(
+    ("rival", "least", "most"),
+    [
+        # One tensor like the queries is the output; the formula keeps features, outputs of elu and a product besides.
+        ("saccade", (1, 1, 4), (2.2, 1.2, 6)),
+        ("fast-transformers", (3, 5, 7), (6, 7, 11)),
+    ],
+)
+def test_memory_is_of_forward_of_what_it_leaves_and_of_both(rival, least, most, monkeypatch):
+    import attention_cores
+    import core_rivals
+    from saccade.measurement.layer import LayerSubject
+    from saccade.measurement.terms import Terms
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"), prepend=os.pathsep)
+    subject = LayerSubject(attention="linear", dim=256, num_heads=4, grid=(32, 32), terms=Terms(batch_size=8))
+    record = attention_cores._weighed("linear", rival, subject, {}, "ours")
+    assert record.error is None
+    queries_bytes = 4 * 8 * 32 * 32 * 256
+    for memory, low, high in zip(core_rivals.MEMORIES, least, most, strict=True):
+        assert low <= record.values[f"{memory}_bytes"] / queries_bytes <= high, memory
+
+
+@pytest.mark.parametrize("memory", ["forward_peak", "kept", "peak"])
+def test_the_report_names_the_memory_that_is_to_be_smaller(memory):
+    import attention_cores
+    from core_rivals import Reach
+
+    column = {"forward_peak": "forward", "kept": "kept", "peak": "both"}[memory]
+    assert attention_cores._wanted(Reach(1.5, 2, of=memory)) == f"1.5 ×, 2 × leaner: {column}"
+    assert attention_cores._wanted(Reach(2)) == "2 ×"
+
+
 def test_the_report_divides_theirs_by_ours():
     import attention_cores
 
@@ -133,7 +167,13 @@ def test_the_report_divides_theirs_by_ours():
 
     def record(kind, side, value):
         values = {f"{act}_seconds": [value] * 5 for act in attention_cores.ACTS}
-        values = values if kind == "seconds" else {"peak_bytes": int(1e6 * value)}
+        if kind == "memory":
+            values = {
+                "forward_peak_bytes": int(1e6 * value),
+                "kept_bytes": int(3e6 * value**2),
+                "peak_bytes": int(1e7 * value**3),
+                "method": "VmHWM",
+            }
         conditions = {"code": f"{side} 1", "busy": False}
         return attention_cores._record(
             kind, "performer", side, subject, machine, conditions, values, None, "one" if kind == "seconds" else None
@@ -143,7 +183,9 @@ def test_the_report_divides_theirs_by_ours():
     records = [record(kind, side, value) for kind in ("seconds", "memory") for side, value in times.items()]
     text = attention_cores.report(records, "python benchmarks/attention_cores.py")
     assert (
-        "| performer-pytorch over performer | 16 | 1.50 (1.50 .. 1.50) | 1.50 (1.50 .. 1.50) | 1.50 | 1.5 ×, 5" in text
+        "| performer-pytorch over performer | 16 | 1.50 (1.50 .. 1.50) | 1.50 (1.50 .. 1.50) | 1.50 | 2.25 | 3.38 "
+        "| 1.5 ×, 5 × leaner: both |" in text
     )
-    assert "| performer | 16, 2 | saccade 1 | 2.00 s | 2.00 s | 2.00 MB |" in text
+    assert "| performer | 16, 2 | saccade 1 | 2.00 s | 2.00 s | 2.00 MB | 12.0 MB | 80.0 MB |" in text
+    assert "method VmHWM" in text
     assert "not to be trusted" not in text
