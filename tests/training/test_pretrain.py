@@ -172,17 +172,17 @@ def test_predicting_the_mean_of_standardised_pixels_gives_1(digits):
     assert found == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_the_baseline_is_what_a_model_that_predicts_the_mean_loses(norm_pix_loss):
+@pytest.mark.parametrize("options", [{}, {"norm_pix_loss": True}, {"objective": "simmim"}], ids=str)
+def test_the_baseline_is_what_a_model_that_predicts_the_mean_loses(options):
     torch.manual_seed(0)
     colours = torch.tensor([0.5, -1.0, 2.0])[:, None, None]
     batch = Batch(torch.randn(6, 3, 16, 16) + colours, torch.zeros(6).long(), None, torch.arange(6))
-    made = saccade.create_model("mae_micro_patch4_32", img_size=16, norm_pix_loss=norm_pix_loss)
+    made = saccade.create_model("mae_micro_patch4_32", img_size=16, **options)
     noise = draws(batch)("mask", 16)
     _, hidden = made.hide(6, noise, batch.images.device)
     patches = batch.images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 4, 5, 1).reshape(6, 16, 48)
     patches = patches.gather(1, hidden[..., None].expand(-1, -1, 48))
-    if norm_pix_loss:
+    if made.norm_pix_loss:
         patches = (patches - patches.mean(2, keepdim=True)) / (patches.var(2, keepdim=True) + 1e-6).sqrt()
     mean = patches.unflatten(2, (16, 3)).mean(dim=(0, 1, 2))
     with torch.no_grad():

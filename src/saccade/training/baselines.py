@@ -1,4 +1,4 @@
-"""What predicting constants would lose: the losses that a masked autoencoder has to beat."""
+"""Constants to predict: one colour and the mean picture, whose losses a masked autoencoder has to beat."""
 
 from __future__ import annotations
 
@@ -7,43 +7,39 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def one_colour_loss(targets: Float[Tensor, "*b p"], channels: int) -> Float[Tensor, ""]:
-    """The loss of the best single colour: mean squared deviation from the mean of each channel.
+def one_colour(targets: Float[Tensor, "b m p"], channels: int) -> Float[Tensor, " p"]:
+    """The mean of the targets, channel by channel, as a patch.
 
     Args:
         targets: of hidden patches, channels running fastest.
         channels: of the images.
     """
-    return targets.reshape(-1, channels).var(dim=0, correction=0).mean()
+    return targets.reshape(-1, channels).mean(dim=0).repeat(targets.shape[2] // channels)
 
 
-class Baselines:
-    """Collects the targets of a split, batch by batch.
+class MeanPicture:
+    """The mean of the targets of many images, place by place.
 
     Args:
         patches: n of an image.
         values: p of a patch.
+        device: of the targets.
     """
 
-    def __init__(self, patches: int, values: int) -> None:
-        self.counts = torch.zeros(patches, 1, dtype=torch.float64)
-        self.sums, self.squares = torch.zeros(2, patches, values, dtype=torch.float64)
+    def __init__(self, patches: int, values: int, device: torch.device) -> None:
+        self.sums = torch.zeros(patches, values, device=device)
+        self.counts = torch.zeros(patches, 1, device=device)
 
     def add(self, targets: Float[Tensor, "b m p"], hidden: Int[Tensor, "b m"]) -> None:
         """Some images more: what is to be predicted of these patches."""
-        places, values, patches = hidden.flatten(), targets.flatten(0, 1), len(self.counts)
-        self.counts += places.bincount(minlength=patches)[:, None].cpu()
-        for total, addends in ((self.sums, values), (self.squares, values.square())):
-            total += addends.new_zeros(total.shape).index_add_(0, places, addends).cpu()
+        self.sums.index_add_(0, hidden.flatten(), targets.flatten(0, 1))
+        self.counts += hidden.flatten().bincount(minlength=len(self.counts))[:, None]
 
-    def one_colour_loss(self, channels: int) -> float:
-        """As the function of that name, over all that was added."""
-        pixels = self.counts.sum() * self.sums.shape[1] / channels
-        mean, square = (one.reshape(-1, channels).sum(dim=0) / pixels for one in (self.sums, self.squares))
-        return (square - mean.square()).mean().item()
+    def picture(self) -> Float[Tensor, "n p"]:
+        """A place that was never hidden, and which nobody asks for, is 0."""
+        return self.sums / self.counts.clamp(min=1)
 
-    def mean_picture_loss(self) -> float:
-        """The loss of the best picture: mean squared deviation from the mean of each place."""
-        # A place that was never hidden has sums of 0.
-        lost = self.squares - self.sums.square() / self.counts.clamp(min=1)
-        return (lost.sum() / (self.counts.sum() * self.sums.shape[1])).item()
+    def one_colour(self, channels: int) -> Float[Tensor, " p"]:
+        """The mean of all targets, channel by channel, as a patch."""
+        whole, pixels = self.sums.sum(dim=0).reshape(-1, channels), self.counts.sum() * self.sums.shape[1] / channels
+        return (whole.sum(dim=0) / pixels).repeat(len(whole))

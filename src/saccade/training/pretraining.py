@@ -16,7 +16,7 @@ from saccade.data.dataset import Dataset, Split
 from saccade.data.draws import uniform
 from saccade.models.embed import patchify
 from saccade.models.mae import MaskedAutoencoder
-from saccade.training.baselines import Baselines, one_colour_loss
+from saccade.training.baselines import MeanPicture, one_colour
 from saccade.training.evaluate import BATCH_SIZE
 from saccade.training.objective import Draws, Objective, Row
 
@@ -37,7 +37,7 @@ class Reconstructed:
     """How well a masked autoencoder predicts the hidden patches of a split.
 
     Attributes:
-        loss: mean squared error over the hidden pixels.
+        loss: mean error over the hidden pixels, squared (absolute where the model's objective is "simmim").
         baseline_loss: what predicting their mean would give.
         mean_picture_loss: what predicting the split's mean picture would give, a colour for each place.
     """
@@ -50,10 +50,10 @@ class Reconstructed:
 class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
     """The masked autoencoder's own loss, with masks f(seed, epoch, image); labels are not looked at.
 
-    The baseline is the loss of a model that predicts one and the same colour for every hidden pixel, the best one: the
-    mean squared deviation of the targets from their mean, channel by channel. It is 1 on pixels that are normalised
-    with mean and deviation of the training part, as they are here, up to what cropping changes and which patches are
-    hidden; with norm_pix_loss it is about 1, too, and less where patches are flat. A model that is no better has
+    The baseline is the loss of a model that predicts one and the same colour for every hidden pixel, the mean of the
+    targets, channel by channel. Squared, it is 1 on pixels that are normalised with mean and deviation of the training
+    part, as they are here, up to what cropping changes and which patches are hidden; with norm_pix_loss it is about 1,
+    too, and less where patches are flat; with SimMIM's absolute error it is less than 1. A model that is no better has
     learned nothing at all, however long it has been trained. One that is no better than the mean picture, which on
     centred pictures is far better than one colour, has learned where things are, and nothing of the image before it.
     """
@@ -66,14 +66,14 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
     )
 
     def __call__(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
-        """The mean squared error over the hidden patches."""
+        """The mean error over the hidden patches."""
         return model(_images(model, batch), draws("mask", model.tokens.patches)).loss
 
     @torch.no_grad()
     def beside(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
         """The loss of predicting the mean of the same hidden patches."""
         targets, _ = _hidden_targets(model, _images(model, batch), draws("mask", model.tokens.patches))
-        return {"baseline_loss": one_colour_loss(targets, model.in_chans)}
+        return {"baseline_loss": model.error(one_colour(targets, model.in_chans).expand_as(targets), targets)}
 
     def attention(self, model: MaskedAutoencoder) -> str:
         """That of both halves, and how much is hidden."""
@@ -167,25 +167,32 @@ def evaluate_reconstruction(
         raise ValueError(f"{dataset.name}: this split has no images; evaluate on another")
     place, was_training = next(model.parameters()).device, model.training
     model.eval()
-    loss = 0.0
-    baselines = Baselines(model.tokens.patches, math.prod(model.patch_embed.patch_size) * model.in_chans)
+    values = math.prod(model.patch_embed.patch_size) * model.in_chans
+    mean, errors = MeanPicture(model.tokens.patches, values, place), torch.zeros(3, dtype=torch.float64)
     try:
         with torch.inference_mode():
             for batch in eval_batches(split, dataset, batch_size, place):
-                images = _images(model, batch)
-                noise = uniform(0, 0, batch.index, "evaluation mask", model.tokens.patches)
+                mean.add(*_hidden_targets(model, _images(model, batch), _evaluation_noise(model, batch)))
+            colour, picture = mean.one_colour(model.in_chans), mean.picture()
+            for batch in eval_batches(split, dataset, batch_size, place):
+                images, noise = _images(model, batch), _evaluation_noise(model, batch)
                 with torch.autocast(place.type, torch.bfloat16, enabled=amp_dtype == "bf16"):
-                    # As many patches are hidden in each image: the mean of a batch counts for its images.
-                    loss += len(batch) * model(images, noise).loss.item()
-                baselines.add(*_hidden_targets(model, images, noise))
+                    loss = model(images, noise).loss
+                targets, hidden = _hidden_targets(model, images, noise)
+                constants = (model.error(one, targets) for one in (colour.expand_as(targets), picture[hidden]))
+                # As many patches are hidden in each image: the mean of a batch counts for its images.
+                errors += len(batch) * torch.stack([loss, *constants]).double().cpu()
     finally:
         model.train(was_training)
-    one_colour, mean_picture = baselines.one_colour_loss(model.in_chans), baselines.mean_picture_loss()
-    return Reconstructed(loss / len(split), one_colour, mean_picture)
+    return Reconstructed(*(errors / len(split)).tolist())
 
 
 def _images(model: MaskedAutoencoder, batch: Batch) -> Float[Tensor, "b c y x"]:
     return batch.images.to(next(model.parameters()).dtype)
+
+
+def _evaluation_noise(model: MaskedAutoencoder, batch: Batch) -> Float[Tensor, "b n"]:
+    return uniform(0, 0, batch.index, "evaluation mask", model.tokens.patches)
 
 
 def _hidden_targets(
