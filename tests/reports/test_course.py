@@ -25,6 +25,7 @@ def pretrained(records, then=PROBE, **values):
     told = {
         "test_loss": 0.4,
         "test_mean_picture_loss": 0.6,
+        "test_baseline_loss": 1.0,
         f"{reference}_test_top1_percent": 50.0,
         "then_seconds": 2.5,
     }
@@ -113,7 +114,7 @@ def test_the_sentence_says_what_is_compared_and_what_went_before(records):
     told = pretrained(records)
     text = answer(rows(told, 8), basis(told, 8))
     assert text.startswith("Take linear: its probe accuracy is not worse than softmax's")
-    assert "a pre-training step takes 0.7" in text
+    assert "; a pre-training step takes 0." in text
     assert "3 seeds, 1 scale, pre-trained for 80 epochs as a masked autoencoder, then linear probe" in text
 
 
