@@ -25,9 +25,6 @@ from saccade.training.recipes import own_classes
 from saccade.training.run import RECIPE
 from saccade.training.setup import load_images, plan_model
 
-# A worker's peak is that of all it has trained (`kind` "memory" tells a mechanism's own); the rest is of other records.
-_NOT_KEPT = ("peak_bytes",)
-
 
 @dataclass(frozen=True)
 class Stages:
@@ -71,7 +68,8 @@ class Stages:
             Diverged: one of the runs has a loss or gradient that is not finite.
         """
         first = self.run("run", self.recipe)
-        values = {key: value for key, value in first.result.items() if key not in _NOT_KEPT}
+        # A worker's peak is that of all it has trained; `kind` "memory" tells a mechanism's own.
+        values = {key: value for key, value in first.result.items() if key != "peak_bytes"}
         if then is not None:
             values |= self._probed(first, then) if then.recipe is None else self._finetuned(first, then.recipe)
         return values, first.data_facts
