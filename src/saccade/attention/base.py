@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saccade.attention.initial import GeneratorOf, fill_xavier, within
 from saccade.attention.parts import rotary_angles, rotate
+from saccade.attention.renormed import product, project
 from saccade.attention.separate import SeparateProjections
 from saccade.attention.tokens import Tokens
 
@@ -233,7 +234,7 @@ class MultiHead(Attention):
     ) -> tuple[Float[Tensor, "b h m e"], Float[Tensor, "b h n e"], Float[Tensor, "b h n e"]]:
         """Queries of the wanted rows, keys and values of all, by head; normalised and rotated where asked."""
         if outputs is None:
-            q, k, v = (self._heads(y) for y in self.qkv(x).chunk(3, dim=-1))
+            q, k, v = (self._heads(y) for y in project(self.qkv, x).chunk(3, dim=-1))
         else:
             q, k, v = self._split_rows(x, outputs)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -293,6 +294,6 @@ class MultiHead(Attention):
         sizes = (self.dim, 2 * self.dim)
         weight_q, weight_kv = self.qkv.weight.split(sizes)
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
-        q = nn.functional.linear(x[:, outputs], weight_q, bias_q)
-        k, v = nn.functional.linear(x, weight_kv, bias_kv).chunk(2, dim=-1)
+        q = product(x, weight_q, bias_q, outputs)
+        k, v = product(x, weight_kv, bias_kv).chunk(2, dim=-1)
         return self._heads(q), self._heads(k), self._heads(v)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saccade.attention.base import MultiHead, Shared
 from saccade.attention.initial import GeneratorOf, fill_normal, unseeded
 from saccade.attention.parts import at_least_float32, rotary_angles, rotate, without_autocast
+from saccade.attention.renormed import project
 from saccade.attention.tokens import Tokens
 
 # Of the normalisation, in the paper's code and in timm's.
@@ -92,7 +93,7 @@ class Differential(MultiHead):
     ) -> tuple[Float[Tensor, "b h m e"], Float[Tensor, "b h n e"], Float[Tensor, "b h n e"]]:
         """As MultiHead's, but each half of a query and of a key is normalised and rotated by itself."""
         if outputs is None:
-            q, k, v = (self._heads(y) for y in self.qkv(x).chunk(3, dim=-1))
+            q, k, v = (self._heads(y) for y in project(self.qkv, x).chunk(3, dim=-1))
         else:
             q, k, v = self._split_rows(x, outputs)
         if isinstance(self.q_norm, nn.LayerNorm):

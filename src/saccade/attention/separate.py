@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.attention.initial import GeneratorOf, fill_xavier
+from saccade.attention.renormed import product
 
 
 class SeparateProjections(nn.Module):
@@ -39,7 +40,7 @@ class SeparateProjections(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n i"]) -> Float[Tensor, "b n o"]:
         """All three of the same tokens, side by side."""
-        return nn.functional.linear(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
     @torch.no_grad()
     def reset_parameters(self, generator_of: GeneratorOf) -> None:

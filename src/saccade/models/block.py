@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from saccade.attention.base import Attention, MultiHead
 from saccade.attention.initial import GeneratorOf, within
+from saccade.attention.renormed import normed
 from saccade.models.mlp import Mlp, SwiGLU
 
 MLP_LAYERS: dict[str, type[Mlp | SwiGLU]] = {"mlp": Mlp, "swiglu": SwiGLU}
@@ -104,11 +105,11 @@ class Block(nn.Module):
         noise: Float[Tensor, " b"] | None,
     ) -> Float[Tensor, "b m w"]:
         """What the attention adds to its shortcut."""
-        return self._kept(self.ls1(self.proj_drop(self.attn(self.norm1(x), patches, outputs))), noise)
+        return self._kept(self.ls1(self.proj_drop(self.attn(normed(self.norm1, x), patches, outputs))), noise)
 
     def mlp_branch(self, x: Float[Tensor, "b m w"], noise: Float[Tensor, " b"] | None) -> Float[Tensor, "b m w"]:
         """What the MLP adds to its shortcut."""
-        return self._kept(self.ls2(self.mlp(self.norm2(x))), noise)
+        return self._kept(self.ls2(self.mlp(normed(self.norm2, x))), noise)
 
     def reset_parameters(self, generator_of: GeneratorOf) -> None:
         """Refills every parameter."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.initial import GeneratorOf, fill_normal, fill_xavier
+from saccade.attention.renormed import Origin, again, origin_of
 
 # A tile's hidden values stay in the processor's cache, and below the size at which glibc maps fresh pages for every
 # tensor. Fewer rows than these would slow the matrix products of wide models.
@@ -86,18 +87,23 @@ def tiled_mlp(
     weight2: Float[Tensor, "w h"],
     bias2: Float[Tensor, " w"],
 ) -> Float[Tensor, "*n w"]:
-    """weight2 · GELU(weight1 · x + bias1) + bias2, a tile of rows at a time; differentiable once."""
-    given: tuple[Tensor, ...] = (x.reshape(-1, x.shape[-1]), weight1, bias1, weight2, bias2)
+    """weight2 · GELU(weight1 · x + bias1) + bias2, a tile of rows at a time; differentiable once.
+
+    Where x was made by `normed`, it is computed again in backward and not kept.
+    """
+    origin, shape = origin_of(x), x.shape
+    given: tuple[Tensor, ...] = (x.reshape(-1, shape[-1]), weight1, bias1, weight2, bias2)
     if torch.is_autocast_enabled(x.device.type):
         given = tuple(tensor.to(torch.get_autocast_dtype(x.device.type)) for tensor in given)
-    y = _TiledMlp.apply(*given) if torch.is_grad_enabled() else _forward_tiles(None, *given)
-    return y.view(x.shape)
+    y = _TiledMlp.apply(origin, *given) if torch.is_grad_enabled() else _forward_tiles(None, *given)
+    return y.view(shape)
 
 
 class _TiledMlp(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        origin: Origin | None,
         x: Float[Tensor, "n w"],
         weight1: Float[Tensor, "h w"],
         bias1: Float[Tensor, " h"],
@@ -106,14 +112,17 @@ class _TiledMlp(torch.autograd.Function):
     ) -> Float[Tensor, "n w"]:
         kept: list[Tensor] = []
         y = _forward_tiles(kept, x, weight1, bias1, weight2, bias2)
-        ctx.save_for_backward(x, weight1, weight2, *kept)
+        of_x = (x, None, None) if origin is None else (origin.x, origin.weight, origin.bias)
+        ctx.save_for_backward(*of_x, weight1, weight2, *kept)
+        ctx.eps = None if origin is None else origin.eps
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Float[Tensor, "n w"]) -> tuple[Tensor, ...]:  # type: ignore[override]
-        x, weight1, weight2, *kept = ctx.saved_tensors
-        dx = torch.empty_like(x)
+    def backward(ctx: Any, dy: Float[Tensor, "n w"]) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, norm_weight, norm_bias, weight1, weight2, *kept = ctx.saved_tensors
+        x = x.reshape(-1, x.shape[-1])
+        dx = torch.empty_like(dy)
         dweight1: Any = None
         dweight2: Any = None
         dbias1 = []
@@ -121,10 +130,12 @@ class _TiledMlp(torch.autograd.Function):
         for hidden, x_tile, dy_tile, dx_tile in zip(kept, x.split(rows), dy.split(rows), dx.split(rows), strict=True):
             dweight2 = _with_product(dweight2, dy_tile.t(), nn.functional.gelu(hidden))
             dhidden = torch.ops.aten.gelu_backward(dy_tile @ weight2, hidden)
+            if ctx.eps is not None:
+                x_tile = again(x_tile, norm_weight, norm_bias, ctx.eps).to(weight1.dtype)
             dweight1 = _with_product(dweight1, dhidden.t(), x_tile)
             dbias1.append(dhidden.sum(0))
             torch.mm(dhidden, weight1, out=dx_tile)
-        return dx, dweight1.to(x.dtype), torch.stack(dbias1).sum(0), dweight2.to(x.dtype), dy.sum(0)
+        return None, dx, dweight1.to(dx.dtype), torch.stack(dbias1).sum(0), dweight2.to(dx.dtype), dy.sum(0)
 
 
 def _forward_tiles(
