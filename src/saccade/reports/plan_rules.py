@@ -134,8 +134,8 @@ def few_visible(plan: PlanFacts) -> Iterator[Finding]:
             "few visible tokens",
             "warning",
             f"pre-training shows the encoder {encoder['tokens']} tokens of width {encoder['width']}, where the "
-            f"quadratic part is {100 * share:.1f} % of its arithmetic: no mechanism can save a tenth of that before whole "
-            "images are encoded",
+            f"quadratic part is {100 * share:.1f} % of its arithmetic: no mechanism can save a tenth of that before "
+            "whole images are encoded",
             "more patches, or a lower model.options.mask_ratio, if the cost of pre-training is the question",
         )
 
