@@ -1,10 +1,15 @@
 """Records: one line each, whole or not at all, and nothing that is not one is taken for one."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from saccade.record import Record, read_record, read_records, write_records, write_whole
+from saccade.record import Record, read_record, read_records, write_new, write_records, write_whole
 
 
 def a_record(**changes):
@@ -54,3 +59,40 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_whole(path, "\ud800")
     assert len(list(read_records(path))) == 1
     assert [one.name for one in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request, monkeypatch):
+    """Both kinds of file systems."""
+    if request.param == "no hard links":
+
+        def refused(*paths):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refused)
+
+
+@pytest.mark.usefixtures("links")
+def test_a_new_file_is_written_once(tmp_path):
+    write_new(tmp_path / "new", "first")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "new", "second")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("new", "first")]
+
+
+@pytest.mark.usefixtures("links")
+def test_a_new_file_that_cannot_be_written_is_not_there(tmp_path):
+    with pytest.raises(UnicodeEncodeError):
+        write_new(tmp_path / "new", "begins well \ud800")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["os.fdopen", "os.fsync", "os.chmod", "os.link"])
+def test_a_kill_at_any_moment_leaves_no_half_of_a_new_file(tmp_path, call):
+    program = (
+        "import os, pathlib, saccade.record as record\n"
+        f"{call} = lambda *given, **named: os.kill(os.getpid(), 9)\n"
+        f"record.write_new(pathlib.Path({str(tmp_path / 'new')!r}), 'text')"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "new").exists()

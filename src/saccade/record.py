@@ -104,6 +104,35 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file so that a kill leaves the old one or the new one, never a half."""
+    temporary = _written_beside(path, text)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a text file that is not there yet, so that a kill leaves all of it or nothing; of two who try, one does.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    temporary = _written_beside(path, text)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links, as on FAT: the name is taken, then filled at once; only a kill in between leaves it empty.
+        path.open("x").close()
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _written_beside(path: Path, text: str) -> str:
+    """The name of a file in the same folder that holds the text, on the disk and not only in the system's memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -112,10 +141,10 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    return temporary
 
 
 def require_writable(folder: Path) -> None:

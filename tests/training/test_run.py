@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -60,6 +61,34 @@ def test_of_two_runs_that_start_in_one_folder_one_is_refused(tmp_path):
         with pytest.raises(ValueError, match="another run's files"):
             second.start(with_values(RECIPE, {"train.lr": 1.0}), environment("cpu", 1), COLUMNS)
     assert files(tmp_path)["args.toml"] == recipe_to_toml(RECIPE)
+
+
+def test_a_run_that_was_killed_while_it_claimed_the_folder_leaves_it_free(tmp_path):
+    """The half-written recipe lies under another name; it is no run to go on with, and none that is in the way."""
+    (tmp_path / ".args.toml.k1ll3d").write_text("[mod")
+    with pytest.raises(ValueError, match="there is no run in"):
+        Run(tmp_path, Silent(), resume=True)
+    with Run(tmp_path, Silent()) as run:
+        run.start(RECIPE, environment("cpu", 1), COLUMNS)
+    assert set(files(tmp_path)) == {"args.toml", "env.json", "summary.csv"}
+    assert files(tmp_path)["args.toml"] == recipe_to_toml(RECIPE)
+
+
+def test_the_recipe_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Whatever breaks before the last step of writing it, no args.toml is there."""
+    seen = []
+
+    def stop(*files):
+        seen.extend(path.name for path in tmp_path.iterdir())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, Run(tmp_path, Silent()) as run:
+        patched.setattr(os, "link", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run.start(RECIPE, environment("cpu", 1), COLUMNS)
+    assert len(seen) == 1
+    assert seen[0].startswith(".args.toml.")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(tmp_path):

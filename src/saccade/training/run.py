@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from saccade.record import write_whole
+from saccade.record import write_new, write_whole
 from saccade.training.progress import Progress
 from saccade.training.recipe import Recipe, differences, recipe_from_toml, recipe_to_toml
 
@@ -60,7 +60,7 @@ class Run:
             raise ValueError(
                 f"--output {folder}: cannot be written ({reason}); give a folder that you may write to"
             ) from error
-        if not resume and any(folder.iterdir()):
+        if not resume and any(child not in _left_by_kills(folder) for child in folder.iterdir()):
             raise _taken(folder)
 
     def __enter__(self) -> Run:
@@ -135,15 +135,17 @@ class Run:
 
     def _claim(self, folder: Path, recipe_toml: str) -> None:
         try:
-            with open(folder / RECIPE, "x", encoding="utf-8") as file:
-                file.write(recipe_toml)
+            write_new(folder / RECIPE, recipe_toml)
         except FileExistsError:
             raise _taken(folder) from None
         self._lock(folder)
+        for left in _left_by_kills(folder):
+            left.unlink(missing_ok=True)
 
     def _lock(self, folder: Path) -> None:
         """Keeps other processes from going on with this run; the system lets go when the process ends, however."""
-        file = self._held.enter_context((folder / RECIPE).open(encoding="utf-8"))
+        # NFS locks against others only what is open for writing.
+        file = self._held.enter_context((folder / RECIPE).open("r+", encoding="utf-8"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -209,6 +211,11 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _left_by_kills(folder: Path) -> list[Path]:
+    """What remains of runs that were killed while they claimed the folder."""
+    return list(folder.glob(f".{RECIPE}.*"))
 
 
 def _taken(folder: Path) -> ValueError:
