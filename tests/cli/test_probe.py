@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -120,6 +122,33 @@ def test_a_file_of_others_does_not_name_its_data(tmp_path, capsys):
 def test_a_pickle_of_anything_else_is_refused_and_does_not_run(tmp_path, capsys):
     (tmp_path / "mae.pth").write_bytes(pickle.dumps(print, protocol=2))
     assert "cannot be read as tensors and plain values" in refused(capsys, tmp_path / "mae.pth", "--data", "digits")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (pickle.dumps(print, protocol=2), "UnpicklingError: Unsupported global: GLOBAL print was not an allowed"),
+        (b"", "EOFError"),
+        (b"a text file", "IndexError"),
+        (b"PK\x03\x04", "RuntimeError: PytorchStreamReader failed"),
+    ],
+    ids=["pickle", "empty", "text", "cut zip"],
+)
+def test_the_reason_is_named_and_no_unsafe_way_around_it(tmp_path, capsys, content, reason):
+    (tmp_path / "mae.pth").write_bytes(content)
+    said = refused(capsys, tmp_path / "mae.pth", "--data", "digits")
+    assert f"which is all that is read: {reason}" in said
+    assert "weights_only" not in said
+
+
+def test_of_a_pickle_that_torch_warns_of_our_sentence_is_all_that_is_said(tmp_path):
+    """In a process of its own, as pytest keeps warnings from stderr."""
+    (tmp_path / "mae.pth").write_bytes(pickle.dumps(print, protocol=4))
+    command = [sys.executable, "-m", "saccade", "probe", str(tmp_path / "mae.pth"), "--data", "digits", *ON_CPU]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith(f"saccade: {tmp_path}/mae.pth cannot be read as tensors and plain values, which")
+    assert found.stderr.count("\n") == 1
 
 
 def test_a_state_dict_of_another_kind_is_refused(tmp_path, capsys):
