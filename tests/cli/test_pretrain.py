@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 import saccade
 from saccade.cli import run
@@ -107,6 +108,34 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(tmp_path, monkeypatch, caps
     assert error.startswith("saccade: ")
     assert error.count("\n") == 1
     assert not any(tmp_path.rglob("args.toml"))
+
+
+@pytest.fixture
+def heap(tmp_path):
+    """A folder with pictures right in it."""
+    (tmp_path / "heap").mkdir()
+    for number in range(40):
+        Image.new("L", (8, 8), 37 * number % 256).save(tmp_path / "heap" / f"{number}.png")
+    return str(tmp_path / "heap")
+
+
+def test_a_folder_of_pictures_is_pretrained_on_and_looked_at_and_no_classifier_is_made_of_it(tmp_path, capsys, heap):
+    words = ["--model", "mae_nano_patch1_8", "--batch-size", "16", "--epochs", "1", *ON_CPU]
+    assert run(["pretrain", "--data", heap, *words, "-o", str(tmp_path / "run")]) == 0
+    assert "the pictures are taken without classes" in capsys.readouterr().err
+    made = str(tmp_path / "made.png")
+    assert run(["reconstruct", str(tmp_path / "run"), "--count", "2", *ON_CPU, "-o", made, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["picture"].startswith("validation (")
+    for verb in (
+        ["train", "--data", heap, "--model", "vit_nano_patch1_8"],
+        ["probe", str(tmp_path / "run")],
+        ["finetune", str(tmp_path / "run")],
+        ["data", heap],
+    ):
+        assert run(verb) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[-1].startswith(f"saccade: {heap}: '0.png' lies in no class folder; put every picture into one")
+        assert said[-1].endswith("learn without classes with `saccade pretrain`")
 
 
 def test_a_finished_run_says_so_and_prints_its_result(pretrained, capsys):

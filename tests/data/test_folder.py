@@ -3,6 +3,7 @@
 import pytest
 
 from saccade.data.folder import find_folder
+from saccade.data.found import NoLabels
 
 
 def find(root):
@@ -81,6 +82,8 @@ def test_changing_a_file_changes_the_state(folder_of):
         ({"cat": 5, "dog": 0}, "no pictures in the class folder 'dog'"),
         ({"cat": 2, "dog": 2, ".": 1}, "'0.png' lies in no class folder"),
         ({"train/cat": 2, "train/dog": 2, "test": 2}, "'0.png' lies in no class folder"),
+        ({"train": 2, "val": 2, "test": 2}, "'0.png' lies in no class folder"),
+        ({".": 2}, "'0.png' lies in no class folder"),
         ({"train/cat": 2, "train/dog": 2, "test/fox": 2}, "'fox', which the training part has not"),
         ({"train/cat": 2, "train/dog": 2, "extra/dog": 2}, "beside train lies extra"),
         ({"train/cat": 2, "train/dog": 2, "val/dog": 2, "valid/dog": 2}, "val and valid are both the validation part"),
@@ -93,3 +96,60 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(folder_of, layout, s
     root.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=said):
         find(root)
+
+
+WITHOUT_CLASSES = [
+    ({".": 5}, {"train": 5}),
+    ({"a/b/c": 3, "a": 2}, {"train": 5}),
+    ({".": 1, "a": 2, "b/c": 3, "d": 0}, {"train": 6}),
+    ({"cat": 5}, {"train": 5}),
+    ({"cat": 5, "dog": 0}, {"train": 5}),
+    ({"train": 4}, {"train": 4}),
+    ({"train": 4, "val": 2, "test": 1}, {"train": 4, "validation": 2, "test": 1}),
+    ({"train/a": 3, "train/b": 1, "test": 2}, {"train": 4, "test": 2}),
+    ({"train/a/b": 3, "train": 1, "val/c": 2}, {"train": 4, "validation": 2}),
+]
+
+
+@pytest.mark.parametrize(("layout", "parts"), WITHOUT_CLASSES, ids=str)
+def test_pictures_without_classes_are_taken_where_none_are_needed(folder_of, layout, parts):
+    root = folder_of(layout)
+    (root / ".hidden.png").write_bytes(b"")
+    (root / "notes.txt").write_text("no picture")
+    found = find_folder(root, "pets", labelled=False)
+    assert found.classes == ()
+    assert {part: len(pictures.names) for part, pictures in found.parts.items()} == parts
+    assert {label for pictures in found.parts.values() for label in pictures.labels} == {0}
+    assert [picture.exists() for picture in found.parts["train"].read()] == [True] * parts["train"]
+
+
+@pytest.mark.parametrize("layout", [layout for layout, _ in WITHOUT_CLASSES], ids=str)
+def test_a_classifier_is_refused_them_in_a_sentence_that_names_pretraining(folder_of, layout):
+    with pytest.raises(NoLabels, match=r"or learn without classes with `saccade pretrain`$") as caught:
+        find(folder_of(layout))
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_without_classes_are_named_by_their_place_in_their_part(folder_of):
+    found = find_folder(folder_of({"train": 1, "train/deep/er": 1, "val": 1}), "pets", labelled=False)
+    assert found.parts["train"].names == ["0.png", "deep/er/0.png"]
+    assert found.parts["validation"].names == ["0.png"]
+    assert found.split_rule == "folders train, val"
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({}, "no pictures in it"),
+        ({"val": 2, "test/a": 2, "test/b": 1}, "there is no train folder beside test, val"),
+        ({"train": 2, "val": 2, "valid": 2}, "val and valid are both the validation part"),
+        ({"train/a": 2, "extra": 2}, "beside train lies extra"),
+        ({"train": 2, "test": 2, ".": 1}, "beside test, train lies '0.png', which belongs to no part: put it into one"),
+    ],
+    ids=str,
+)
+def test_parts_must_be_plain_without_classes_too(folder_of, layout, said):
+    root = folder_of(layout)
+    root.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=said):
+        find_folder(root, "pets", labelled=False)

@@ -60,6 +60,14 @@ def test_what_the_hub_does_not_have_is_said_in_a_sentence(monkeypatch, answer, s
         load_data("somebody/pets", img_size=8)
 
 
+def test_a_data_set_without_classes_is_read_where_none_are_needed(monkeypatch):
+    serve(monkeypatch, datasets.DatasetDict(train=table(50).remove_columns("label")))
+    with pytest.raises(ValueError, match=r"somebody/pets: the columns are image; .* with `saccade pretrain`$"):
+        load_data("somebody/pets", img_size=8)
+    data = load_data("somebody/pets", img_size=8, labelled=False)
+    assert (data.classes, data.facts()["images"]) == ((), {"train": 36, "validation": 4, "test": 10})
+
+
 def test_without_the_library_the_pip_line_is_named(monkeypatch):
     real = builtins.__import__
 

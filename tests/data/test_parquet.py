@@ -114,6 +114,24 @@ def test_tables_that_cannot_be_trained_on_are_refused(write, made, said):
         find_parquet(write(train=made), "mine")
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        table(50).drop_columns(["label"]),
+        table(50, label="target"),
+        table(50, values=[0, 1, -1, 1, 0] * 10),
+        table(50, values=[0] * 50, classes=("cat",)),
+    ],
+    ids=["no column", "other column", "missing label", "one class"],
+)
+def test_tables_without_classes_are_read_where_none_are_needed(write, made):
+    path = str(write(train=made) / "train.parquet")
+    with pytest.raises(ValueError, match=r"or learn without classes with `saccade pretrain`$"):
+        load_data(path, img_size=8)
+    data = load_data(path, img_size=8, labelled=False)
+    assert (data.classes, data.facts()["images"]) == ((), {"train": 36, "validation": 4, "test": 10})
+
+
 def test_a_path_in_a_table_is_never_opened(write, tmp_path):
     (tmp_path / "secret.png").write_bytes(encoded(pixels(0)))
     cells = [{"bytes": None, "path": str(tmp_path / "secret.png")}] * 4

@@ -250,3 +250,67 @@ def test_facts_are_plain_values(pets):
     assert facts["crop_pct"] == 0.9
     assert facts["classes"] == 2
     assert facts == data.facts()
+
+
+def test_pictures_without_classes_are_split_by_a_hash_of_their_names(folder_of):
+    root = folder_of({".": 30, "a/b": 20})
+    said = []
+    data = load_data(root, img_size=8, labelled=False, note=said.append)
+    assert data.facts()["images"] == {"train": 36, "validation": 4, "test": 10}
+    assert (data.classes, data.facts()["classes"]) == ((), 0)
+    assert data.facts()["images_per_class"] == {"train": [], "validation": [], "test": []}
+    assert not any(part.labels.any() for part in data.splits.values())
+    assert said[0].endswith(f"{root}: decoding 50 pictures, this once")
+    assert f"{root}: '0.png' lies in no class folder: the pictures are taken without classes" in data.notes
+    assert "test: 10 of 50 training pictures, by a hash of their names, seed 0" in data.split_rule
+    seen = [part.images[i].numpy().tobytes() for part in data.splits.values() for i in range(len(part))]
+    assert len(set(seen)) == 50
+
+
+def test_another_picture_moves_few_of_the_others(folder_of):
+    root = folder_of({".": 50})
+    before, after = [], []
+    for seen in (before, after):
+        data = load_data(root, img_size=8, labelled=False)
+        seen.extend(data.test.images[i].numpy().tobytes() for i in range(10))
+        (root / "more.png").write_bytes(encoded(pixels(999)))
+    assert len(set(before) & set(after)) >= 9
+
+
+def test_pictures_with_classes_are_the_same_whether_these_are_needed_or_not(pets):
+    """Who probes what was pre-trained on them finds the same parts."""
+    with_labels, without = (load_data(str(pets), img_size=8, labelled=labelled) for labelled in (True, False))
+    assert with_labels.facts() == without.facts()
+    assert with_labels.classes == without.classes == ("cat", "dog")
+
+
+def test_classes_too_small_to_split_are_no_hindrance_where_none_are_needed(folder_of):
+    root = str(folder_of({f"{number}": 1 for number in range(20)}))
+    with pytest.raises(ValueError, match=r"20 training pictures are too few for a test part: .* `saccade pretrain`"):
+        load_data(root, img_size=8)
+    data = load_data(root, img_size=8, labelled=False)
+    assert data.facts()["images"] == {"train": 14, "validation": 2, "test": 4}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_pictures_without_classes_are_refused(folder_of, count):
+    with pytest.raises(ValueError, match=r"1 training pictures are too few for a (test|validation) part; give more$"):
+        load_data(folder_of({".": count}), img_size=8, labelled=False)
+
+
+def test_broken_pictures_without_classes_are_treated_as_others_are(folder_of):
+    root = folder_of({".": 20})
+    (root / "text.jpg").write_bytes(b"a text file")
+    with pytest.raises(ValueError, match=r"1 of 21 pictures cannot be read: train 'text.jpg' .*--on-bad-image skip"):
+        load_data(root, img_size=8, labelled=False)
+    data = load_data(root, img_size=8, labelled=False, on_bad_image="skip")
+    assert data.facts()["skipped"] == {"train": 1}
+
+
+def test_classes_that_broken_pictures_empty_are_no_hindrance_where_none_are_needed(folder_of):
+    root = folder_of({"cat": 20, "dog": 2})
+    for file in (root / "dog").iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"fewer than two classes have training pictures .* `saccade pretrain`"):
+        load_data(root, img_size=8, on_bad_image="skip")
+    assert load_data(root, img_size=8, on_bad_image="skip", labelled=False).classes == ()

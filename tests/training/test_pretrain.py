@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 import saccade
 from saccade.data.augment import Augment
 from saccade.data.batches import Batch, eval_batches, train_batches
+from saccade.data.digits import find_digits
 from saccade.data.draws import uniform
 from saccade.data.sources import load_data
 from saccade.errors import Diverged
@@ -249,6 +251,55 @@ def test_what_the_visible_patches_tell_is_learned(tmp_path):
     result = run(greys, {"train.epochs": 25, "train.lr": 1e-2}).result
     assert result["test_mean_picture_loss"] > 0.5
     assert result["test_loss"] < 0.1
+
+
+@pytest.fixture
+def heap(tmp_path):
+    """A folder of the digits' pictures, in no class folders."""
+    for number, pixels in enumerate(islice(find_digits().parts["train"].read(), 80)):
+        place = tmp_path / "heap" / ("." if number % 2 else "more") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place)
+    return tmp_path / "heap"
+
+
+def test_pictures_without_classes_are_pretrained_on(heap, tmp_path):
+    heard = Heard()
+    trained = loop.train(recipe({"data.name": str(heap)}), output=tmp_path / "run", device="cpu", progress=heard)
+    assert [line for line in heard.lines if "lies in no class folder: the pictures are taken without classes" in line]
+    assert trained.data_facts["images"] == {"train": 58, "validation": 6, "test": 16}
+    assert math.isfinite(trained.result["test_loss"])
+    assert saccade.load_model(tmp_path / "run")[1]["classes"] == []
+
+
+def test_their_run_goes_on_to_the_same_end(heap, tmp_path):
+    asked, whole = recipe({"data.name": str(heap)}), tmp_path / "whole"
+    wanted = loop.train(asked, output=whole, device="cpu").model.state_dict()
+
+    class Stopped(Silent):
+        def say(self, line):
+            if line.startswith("epoch: [1]  validation"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(asked, output=tmp_path / "cut", device="cpu", progress=Stopped())
+    went_on = loop.train(asked, output=tmp_path / "cut", device="cpu", resume=True)
+    for name, weight in went_on.model.state_dict().items():
+        assert torch.equal(weight, wanted[name]), name
+
+
+def test_a_classifier_and_a_probe_need_classes(heap):
+    with pytest.raises(ValueError, match=r"lies in no class folder; .* with `saccade pretrain`"):
+        saccade.train("vit_nano_patch1_8", data=heap, quiet=True)
+    images = load_data(heap, img_size=8, labelled=False)
+    made = saccade.create_model("vit_nano_patch1_8")
+    for use in (
+        lambda: saccade.train("vit_nano_patch1_8", data=images, quiet=True),
+        lambda: saccade.probe(model(), images, method="knn"),
+        lambda: saccade.evaluate(made, images.test, images),
+    ):
+        with pytest.raises(ValueError, match="was loaded without classes, and a classifier or a probe needs them"):
+            use()
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ def pretrain(
     Parameters
     ----------
     data
-        digits (embedded), a folder of class folders (their names are not looked at), a parquet file or folder,
-        owner/name on the hub, cifar10, ...
+        digits (embedded), a folder of pictures, at any depth and without labels, or with train, val and test in it
+        (class folders keep the parts that `saccade probe` will see), a parquet file or folder, owner/name on the hub,
+        cifar10, ...
     model
         A name with mae_ from `saccade models`. Default: the recipe's.
     attention

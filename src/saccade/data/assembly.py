@@ -14,7 +14,7 @@ from torch import Tensor
 from saccade.data.dataset import Dataset, Split
 from saccade.data.decoded import Decoded
 from saccade.data.draws import bits
-from saccade.data.found import Found
+from saccade.data.found import Found, NoLabels
 from saccade.data.published import change, known_by_classes
 from saccade.data.splits import set_aside
 
@@ -37,7 +37,7 @@ def assemble(
 
     Where there is no test part, a fifth of the training pictures becomes one; where there is no validation part, a
     tenth of those that remain. Both are chosen by a hash of each picture's name (its path below the folder, or its row)
-    under seed 0, class by class in proportion.
+    under seed 0, class by class in proportion where there are classes.
 
     Args:
         found: what lay there.
@@ -48,10 +48,11 @@ def assemble(
         limit: keep so many training pictures, those first by a hash of their names; None: all.
 
     Raises:
-        ValueError: unreadable pictures, fewer than two classes, too few pictures to split, or a limit beyond them.
+        NoLabels: fewer than two classes have pictures that can be read, or one has too few to split.
+        ValueError: unreadable pictures, too few pictures to split, or a limit beyond them.
     """
     _refuse_broken(found, decoded, on_bad_image)
-    split = _split(found.name, decoded)
+    split = _split(found, decoded)
     available = len(split.rows["train"][1])
     if limit is not None:
         split.rows["train"] = ("train", _limited(decoded.parts["train"]["keys"], split.rows["train"][1], limit))
@@ -96,30 +97,33 @@ class _Assigned:
     notes: list[str] = field(default_factory=list)
 
 
-def _split(name: str, decoded: Decoded) -> _Assigned:
+def _split(found: Found, decoded: Decoded) -> _Assigned:
     split = _Assigned({part: (part, torch.arange(len(table["labels"]))) for part, table in decoded.parts.items()})
     if "test" not in split.rows:
-        taken = _set_aside(name, decoded, split, "test", TEST_SHARE)
+        taken = _set_aside(found, decoded, split, "test", TEST_SHARE)
         split.notes.append(f"there is no test part: {taken} were made one by a hash of their names")
     if "validation" not in split.rows:
-        taken = _set_aside(name, decoded, split, "validation", VALIDATION_SHARE)
+        taken = _set_aside(found, decoded, split, "validation", VALIDATION_SHARE)
     for part, (_, rows) in split.rows.items():
         if not len(rows):
-            raise ValueError(f"{name}: the {part} part is empty")
+            raise ValueError(f"{found.name}: the {part} part is empty")
     return split
 
 
-def _set_aside(name: str, decoded: Decoded, split: _Assigned, part: str, share: float) -> str:
+def _set_aside(found: Found, decoded: Decoded, split: _Assigned, part: str, share: float) -> str:
     """Takes a share of the training pictures for `part`; returns how many of how many, in words."""
     table, rows = decoded.parts["train"], split.rows["train"][1]
     count = max(1, round(share * len(rows)))
     try:
         stays, taken = set_aside(table["labels"][rows], table["keys"][rows], count, part)
     except ValueError as error:
-        raise ValueError(f"{name}: {len(rows)} training pictures are too few for a {part} part: {error}") from error
+        few = f"{found.name}: {len(rows)} training pictures are too few for a {part} part"
+        if not found.classes:
+            raise ValueError(f"{few}; give more") from error
+        raise NoLabels(f"{few}: {error}", "give more") from error
     split.rows |= {"train": ("train", rows[stays]), part: ("train", rows[taken])}
     words = f"{count:,} of {len(rows):,} training pictures"
-    split.rules.append(f"{part}: {words}, by a hash of their names, stratified, seed 0")
+    split.rules.append(f"{part}: {words}, by a hash of their names{', stratified' if found.classes else ''}, seed 0")
     return words
 
 
@@ -155,14 +159,18 @@ def _gaps(found: Found, decoded: Decoded, split: _Assigned) -> list[str]:
     """Notes on classes that a part lacks.
 
     Raises:
-        ValueError: fewer than two classes have training pictures.
+        NoLabels: fewer than two classes have training pictures.
     """
+    if not found.classes:
+        return []
     notes = []
     for part, (source, rows) in split.rows.items():
         counts = decoded.parts[source]["labels"][rows].bincount(minlength=len(found.classes)).tolist()
         lacking = [name for name, count in zip(found.classes, counts, strict=True) if not count]
         if part == "train" and len(found.classes) - len(lacking) < 2:
-            raise ValueError(f"{found.name}: fewer than two classes have training pictures that can be read")
+            raise NoLabels(
+                f"{found.name}: fewer than two classes have training pictures that can be read", "repair or give more"
+            )
         if lacking:
             notes.append(f"the {part} part has no pictures of {', '.join(map(repr, lacking[:BROKEN_NAMED]))}")
     return notes

@@ -14,7 +14,7 @@ from saccade.data.pictures import Pictures
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part of a data set: pictures and the number of each one's class."""
+    """One part of a data set: pictures and the number of each one's class, which is 0 where there are no classes."""
 
     images: Pictures
     labels: Int64[Tensor, " n"]
@@ -33,7 +33,7 @@ class Dataset:
 
     Attributes:
         name: as the user wrote it.
-        classes: names of the classes; a label is a place in this tuple.
+        classes: names of the classes; a label is a place in this tuple. Empty where the pictures have none.
         train: the training part; validation: what choices are made on; test: read once per finished run.
         img_size: height and width in pixels that a model sees.
         crop_pct: share of a picture's shorter side that the model's middle crop covers.
@@ -72,6 +72,18 @@ class Dataset:
         """The three parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
+    def require_classes(self) -> None:
+        """Refuses pictures without classes, before anything is learned from or judged by their labels.
+
+        Raises:
+            ValueError: there are no classes.
+        """
+        if not self.classes:
+            raise ValueError(
+                f"{self.name} was loaded without classes, and a classifier or a probe needs them: "
+                "load it with labelled=True, which says what is missing"
+            )
+
     def facts(self) -> dict[str, Any]:
         """What a record says about the data; plain values only."""
         counts = {name: part.labels.bincount(minlength=len(self.classes)) for name, part in self.splits.items()}
@@ -80,7 +92,7 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "classes": len(self.classes),
             "images": {name: len(part) for name, part in self.splits.items()},
-            "images_per_class": {name: count.tolist() for name, count in counts.items()},
+            "images_per_class": {name: count.tolist()[: len(self.classes)] for name, count in counts.items()},
             "channels": self.channels,
             "img_size": list(self.img_size),
             "crop_pct": self.crop_pct,

@@ -1,4 +1,4 @@
-"""A folder of class folders, with or without train, val and test above them."""
+"""A folder of pictures, in class folders or without, with or without train, val and test above them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,37 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from saccade.data.found import PART_OF, Found, Part, Picture, file_state
+from saccade.data.found import PART_OF, Found, NoLabels, Part, Picture, file_state
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 
 
-def find_folder(path: Path, name: str) -> Found:
-    """The pictures below class folders, at any depth; a picture's class is the folder right below its part.
+def find_folder(path: Path, name: str, *, labelled: bool = True) -> Found:
+    """The pictures at any depth; a picture's class is the folder right below its part.
 
     Hidden files are passed over; files without a picture's ending are counted in a note.
 
+    Args:
+        path: the folder.
+        name: as the user wrote it.
+        labelled: whether there must be classes; without, all pictures of a part are alike, wherever they lie in it.
+
     Raises:
-        ValueError: no pictures, one class only, a class without pictures, parts whose classes differ, or folders that
-            can be read in two ways.
+        NoLabels: one class only, a class without pictures, parts whose classes differ, or pictures in no class folder.
+        ValueError: no pictures, or folders that can be read in two ways.
     """
     folders = _subfolders(path)
     roots = _part_folders(path, folders) or {"train": path}
     if "train" not in roots:
         raise ValueError(f"{name}: there is no train folder beside {', '.join(root.name for root in roots.values())}")
-    classes = tuple(child.name for child in _subfolders(roots["train"]))
-    found = {part: _pictures_of(root, classes, name) for part, root in roots.items()}
-    _refuse_bare_classes(found["train"], name)
+    if labelled:
+        classes = tuple(child.name for child in _subfolders(roots["train"]))
+        found = {part: _pictures_of(root, classes, name) for part, root in roots.items()}
+        _refuse_bare_classes(found["train"], name)
+    else:
+        _refuse_loose_beside_parts(path, list(roots.values()), name)
+        classes = ()
+        found = {part: {"": sorted(filter(_is_picture, _files(root)))} for part, root in roots.items()}
     others = sum(not _is_picture(file) for root in roots.values() for file in _files(root))
     note = (f"{others} files without a picture's ending ({', '.join(ENDINGS)}) were passed over",) if others else ()
     files = [file for by_class in found.values() for pictures in by_class.values() for file in pictures]
@@ -50,9 +60,14 @@ def _subfolders(path: Path) -> list[Path]:
 
 
 def _part_folders(path: Path, folders: list[Path]) -> dict[str, Path] | None:
-    """The folders of the parts, if `path` holds parts and not classes: a part holds folders, a class pictures."""
+    """The folders of the parts, if `path` holds parts and not classes.
+
+    A part holds folders and a class pictures; but where all are named as parts, the training part among them, their
+    pictures lie in no class folders.
+    """
     named = [child for child in folders if child.name.lower() in PART_OF]
-    if not any(_subfolders(child) and not any(map(_is_picture, child.iterdir())) for child in named):
+    parted = named == folders and "train" in {PART_OF[child.name.lower()] for child in named}
+    if not parted and not any(_subfolders(child) and not _loose(child) for child in named):
         return None
     if others := [child.name for child in folders if child not in named]:
         raise ValueError(
@@ -71,27 +86,43 @@ def _part_folders(path: Path, folders: list[Path]) -> dict[str, Path] | None:
 def _pictures_of(root: Path, classes: tuple[str, ...], name: str) -> dict[str, list[Path]]:
     """The picture files of each class below a part's folder."""
     by_class = {child.name: sorted(filter(_is_picture, _files(child))) for child in _subfolders(root)}
-    if loose := next(filter(_is_picture, sorted(root.iterdir())), None):
-        raise ValueError(f"{name}: {loose.name!r} lies in no class folder; put every picture into one, or move it away")
+    if loose := _loose(root):
+        raise NoLabels(f"{name}: {loose.name!r} lies in no class folder", "put every picture into one, move it away")
     if strangers := sorted(child for child, files in by_class.items() if files and child not in classes):
-        raise ValueError(f"{name}: {root.name} has the class {strangers[0]!r}, which the training part has not")
+        raise NoLabels(
+            f"{name}: {root.name} has the class {strangers[0]!r}, which the training part has not",
+            "add it there, take it away",
+        )
     return by_class
+
+
+def _refuse_loose_beside_parts(path: Path, roots: list[Path], name: str) -> None:
+    if path not in roots and (loose := _loose(path)):
+        raise ValueError(
+            f"{name}: beside {', '.join(root.name for root in roots)} lies {loose.name!r}, which belongs to no part: "
+            "put it into one, or move it away"
+        )
 
 
 def _refuse_bare_classes(train: dict[str, list[Path]], name: str) -> None:
     bare = [child for child, files in train.items() if not files]
     if bare and len(bare) < len(train):
-        raise ValueError(f"{name}: no pictures in the class folder {bare[0]!r}; fill it, or take it away")
+        raise NoLabels(f"{name}: no pictures in the class folder {bare[0]!r}", "fill it, take it away")
 
 
 def _part(root: Path, by_class: dict[str, list[Path]], classes: tuple[str, ...]) -> Part:
-    number = {one: place for place, one in enumerate(classes)}
+    number = {one: place for place, one in enumerate(classes or by_class)}
     files = [(file, number[one]) for one, pictures in by_class.items() for file in pictures]
 
     def read() -> Iterator[Picture]:
         return (file for file, _ in files)
 
     return Part([file.relative_to(root).as_posix() for file, _ in files], [label for _, label in files], read)
+
+
+def _loose(path: Path) -> Path | None:
+    """The first picture right in a folder."""
+    return next(filter(_is_picture, sorted(path.iterdir())), None)
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -22,13 +22,29 @@ PART_OF = {
 """What users call the parts, and what they are called here."""
 
 
+class NoLabels(ValueError):  # noqa: N818
+    """The pictures lack the classes that a classifier needs; whoever learns without them may take the pictures as such.
+
+    Args:
+        lack: what is missing, and where.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, lack: str, remedy: str) -> None:
+        super().__init__(lack, remedy)
+        self.lack, self.remedy = lack, remedy
+
+    def __str__(self) -> str:
+        return f"{self.lack}; {self.remedy}, or learn without classes with `saccade pretrain`"
+
+
 @dataclass(frozen=True)
 class Part:
     """The pictures of one part.
 
     Attributes:
         names: one for each picture, stable under changes of the others: relative paths, or row numbers.
-        labels: the class of each picture, as a place in `Found.classes`.
+        labels: the class of each picture, as a place in `Found.classes`; all 0 where there are none.
         read: begins anew and gives the pictures in this order, with as few in memory as may be.
     """
 
@@ -43,7 +59,7 @@ class Found:
 
     Attributes:
         name: as the user wrote it.
-        classes: names of the classes.
+        classes: names of the classes; empty where the pictures were found without.
         parts: by the names "train", "validation" and "test"; the last two only where they lie there.
         state: differs where anything differs that was found (names, sizes, times of files); None: never cached.
         split_rule: where the parts came from.
@@ -64,9 +80,9 @@ class Found:
             raise ValueError(f"{self.name}: there are no pictures in it")
         if not len(self.parts.get("train", Part([], [], tuple)).names):
             raise ValueError(f"{self.name}: there are no training pictures, only {', '.join(self.parts)}")
-        if len(self.classes) < 2:
-            raise ValueError(
-                f"{self.name}: there is one class only ({self.classes[0]!r}) and nothing to tell apart; give more"
+        if len(self.classes) == 1:
+            raise NoLabels(
+                f"{self.name}: there is one class only ({self.classes[0]!r}) and nothing to tell apart", "give more"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from saccade.data.columns import choose_columns, class_names, numbered
+from saccade.data.columns import Columns, choose_columns, class_names, numbered
 from saccade.data.found import PART_OF, Found, Part, Picture
 from saccade.data.parquet import ROWS_AT_A_TIME, encoded
 
@@ -19,11 +19,16 @@ def is_hub_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and not name.startswith(".")
 
 
-def find_on_hub(name: str) -> Found:
+def find_on_hub(name: str, *, labelled: bool = True) -> Found:
     """The splits of a data set of the hub, as the `datasets` library brings them.
 
+    Args:
+        name: "owner/name".
+        labelled: whether there must be classes; without, no label is read.
+
     Raises:
-        ValueError: the library is missing, there is no such data set or no network, or the columns are not there.
+        NoLabels: no column of classes, or rows without one.
+        ValueError: the library is missing, there is no such data set or no network, or there is no column of pictures.
     """
     try:
         import datasets
@@ -43,24 +48,28 @@ def find_on_hub(name: str) -> Found:
     tables = {PART_OF[split]: table for split, table in loaded.items() if split in PART_OF}
     if "train" not in tables:
         raise ValueError(f"{name}: its splits are {', '.join(map(str, loaded))}; there must be one named train")
-    return _found(name, tables)
+    return _found(name, tables, labelled)
 
 
-def _found(name: str, tables: dict[str, Any]) -> Found:
-    columns = choose_columns(tables["train"].column_names, tables["train"].features.to_dict(), name)
-    values = {part: list(table[columns.label]) for part, table in tables.items()}
-    classes = columns.classes or class_names([value for part in values.values() for value in part])
+def _found(name: str, tables: dict[str, Any], labelled: bool) -> Found:
+    columns = choose_columns(tables["train"].column_names, tables["train"].features.to_dict(), name, labelled=labelled)
+    classes, labels = _labels(tables, columns, name)
     parts = {
-        part: Part(
-            [str(row) for row in range(len(table))],
-            numbered(values[part], classes, name),
-            partial(_pictures, table, columns.image),
-        )
+        part: Part([str(row) for row in range(len(table))], labels[part], partial(_pictures, table, columns.image))
         for part, table in tables.items()
     }
     state = ["hub", name, {part: table._fingerprint for part, table in tables.items()}]
     rule = f"splits {', '.join(sorted(tables))} of the hub" if len(tables) > 1 else ""
     return Found(name=name, classes=classes, parts=parts, state=state, split_rule=rule)
+
+
+def _labels(tables: dict[str, Any], columns: Columns, name: str) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    """The classes, and each part's labels; no classes, and zeros, where no column is wanted."""
+    if columns.label is None:
+        return (), {part: [0] * len(table) for part, table in tables.items()}
+    values = {part: list(table[columns.label]) for part, table in tables.items()}
+    classes = columns.classes or class_names([value for part in values.values() for value in part])
+    return classes, {part: numbered(one, classes, name) for part, one in values.items()}
 
 
 def _pictures(table: Any, column: str) -> Iterator[Picture]:

@@ -17,21 +17,26 @@ if TYPE_CHECKING:
 ROWS_AT_A_TIME = 512
 
 
-def find_parquet(path: Path, name: str) -> Found:
+def find_parquet(path: Path, name: str, *, labelled: bool = True) -> Found:
     """A parquet file, or a folder with one or more for each part: train.parquet, data/test-00000-of-00002.parquet.
 
+    Args:
+        path: the file or the folder.
+        name: as the user wrote it.
+        labelled: whether there must be classes; without, no label is read.
+
     Raises:
-        ValueError: pyarrow is missing, no part can be told from a file's name, or the columns are not there.
+        NoLabels: no column of classes, or rows without one.
+        ValueError: pyarrow is missing, no part can be told from a file's name, or there is no column of pictures.
     """
     shards = _shards(path)
     files = {part: [_opened(shard) for shard in paths] for part, paths in shards.items()}
-    columns = _columns(files["train"][0] if "train" in files else next(iter(files.values()))[0], name)
-    values = {part: _values(opened, columns.label) for part, opened in files.items()}
-    classes = columns.classes or class_names([value for part in values.values() for value in part])
+    columns = _columns(files["train"][0] if "train" in files else next(iter(files.values()))[0], name, labelled)
+    classes, labels = _labels(files, columns, name)
     return Found(
         name=name,
         classes=classes,
-        parts={part: _part(shards[part], columns, values[part], classes, name) for part in shards},
+        parts={part: _part(shards[part], columns, labels[part]) for part in shards},
         state=["parquet", {part: file_state(paths) for part, paths in shards.items()}],
         split_rule=f"files of {', '.join(sorted(shards))}" if len(shards) > 1 else "",
     )
@@ -87,20 +92,31 @@ def _opened(path: Path) -> ParquetFile:
         raise ValueError(f"{path} cannot be read as parquet: {str(error).splitlines()[0]}") from error
 
 
-def _columns(file: ParquetFile, name: str) -> Columns:
+def _columns(file: ParquetFile, name: str, labelled: bool) -> Columns:
     described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
     features = described.get("info", {}).get("features", {}) if isinstance(described, dict) else {}
-    return choose_columns(file.schema_arrow.names, features, name)
+    return choose_columns(file.schema_arrow.names, features, name, labelled=labelled)
+
+
+def _labels(
+    files: dict[str, list[ParquetFile]], columns: Columns, name: str
+) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    """The classes, and each part's labels; no classes, and zeros, where no column is wanted."""
+    if columns.label is None:
+        return (), {part: [0] * sum(file.metadata.num_rows for file in opened) for part, opened in files.items()}
+    values = {part: _values(opened, columns.label) for part, opened in files.items()}
+    classes = columns.classes or class_names([value for part in values.values() for value in part])
+    return classes, {part: numbered(one, classes, name) for part, one in values.items()}
 
 
 def _values(files: Sequence[ParquetFile], column: str) -> list[Any]:
     return [value for file in files for value in file.read(columns=[column]).column(column).to_pylist()]
 
 
-def _part(paths: list[Path], columns: Columns, values: list[Any], classes: tuple[str, ...], name: str) -> Part:
+def _part(paths: list[Path], columns: Columns, labels: list[int]) -> Part:
     def read() -> Iterator[Picture]:
         for path in paths:
             for batch in _opened(path).iter_batches(batch_size=ROWS_AT_A_TIME, columns=[columns.image]):
                 yield from encoded(batch.column(0).to_pylist())
 
-    return Part([str(row) for row in range(len(values))], numbered(values, classes, name), read)
+    return Part([str(row) for row in range(len(labels))], labels, read)

@@ -16,7 +16,7 @@ from saccade.data.decode import Unreadable, read_header
 from saccade.data.digits import find_digits
 from saccade.data.download import LAYOUTS, downloaded
 from saccade.data.folder import find_folder
-from saccade.data.found import Found
+from saccade.data.found import Found, NoLabels
 from saccade.data.hub import find_on_hub, is_hub_name
 from saccade.data.idx import find_idx, idx_folder
 from saccade.data.parquet import find_parquet, holds_parquet
@@ -35,6 +35,7 @@ def load_data(
     in_chans: int | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
     limit: int | None = None,
+    labelled: bool = True,
     memory_bytes: int = MEMORY_BYTES,
     note: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
@@ -51,26 +52,44 @@ def load_data(
         in_chans: 1 or 3 channels; None: 1 where every picture is grey, else 3.
         on_bad_image: what to do about pictures that cannot be read: refuse the data set, or leave them out and say so.
         limit: so many training pictures, the first by a hash of their names.
+        labelled: whether there must be classes to learn. Without, pictures that lack them are taken, too: a folder with
+            loose pictures or one class only, or a table without a column of classes; `classes` is then empty, and every
+            label 0. Pictures that have classes keep them, and their parts.
         memory_bytes: pixels beyond this are mapped from the cache's file instead of held in memory.
         note: is told at once what takes long; what matters for results is in the data set's `notes` too.
 
     Raises:
+        NoLabels: pictures without classes, where there must be some.
         ValueError: no such data, or data that cannot be trained on; the message says what to do.
     """
     size = (img_size, img_size) if isinstance(img_size, int) else img_size
     _check(size, crop_pct, in_chans, on_bad_image)
-    found = find(str(name))
-    decoded = decoded_once(found, size, crop_pct, in_chans, memory_bytes, note)
-    dataset = assemble(found, decoded, img_size=size, crop_pct=crop_pct, on_bad_image=on_bad_image, limit=limit)
+
+    def load(found: Found) -> Dataset:
+        decoded = decoded_once(found, size, crop_pct, in_chans, memory_bytes, note)
+        return assemble(found, decoded, img_size=size, crop_pct=crop_pct, on_bad_image=on_bad_image, limit=limit)
+
+    try:
+        dataset = load(find(str(name)))
+    except NoLabels as missing:
+        if labelled:
+            raise
+        found = find(str(name), labelled=False)
+        dataset = load(replace(found, notes=(f"{missing.lack}: the pictures are taken without classes", *found.notes)))
     for one in dataset.notes:
         note(one)
     return dataset
 
 
-def find(name: str) -> Found:
+def find(name: str, *, labelled: bool = True) -> Found:
     """What lies under a name or a path, not yet decoded.
 
+    Args:
+        name: as `load_data` takes it.
+        labelled: whether there must be classes; without, folders and tables are taken as pictures and nothing else.
+
     Raises:
+        NoLabels: pictures without classes, where there must be some.
         ValueError: nothing, or nothing that is understood.
     """
     if name == "digits":
@@ -79,16 +98,16 @@ def find(name: str) -> Found:
         return replace(_published(name), attribution=PUBLISHED[name].attribution)
     path = Path(name).expanduser()
     if name and path.is_dir():
-        return _in_folder(path, name)
+        return _in_folder(path, name, labelled)
     if path.suffix == ".parquet" and path.is_file():
-        return find_parquet(path, name)
+        return find_parquet(path, name, labelled=labelled)
     if name and path.exists():
         raise ValueError(
             f"{name}: a single file must be parquet; archives are to be unpacked, and pickles are never read"
         )
     # Beside a folder that is there, a name that is not is a slip, and nobody else's business.
     if is_hub_name(name) and not path.parent.is_dir():
-        return find_on_hub(name)
+        return find_on_hub(name, labelled=labelled)
     raise ValueError(
         f"{name}: there is no such data: give digits, {', '.join(PUBLISHED)}, the path of a folder or a parquet file, "
         "or a name of the Hugging Face hub as owner/name"
@@ -115,14 +134,14 @@ def _published(name: str) -> Found:
     return find_idx(folder, name, FASHION_CLASSES if name == "fashion_mnist" else None)
 
 
-def _in_folder(path: Path, name: str) -> Found:
+def _in_folder(path: Path, name: str, labelled: bool) -> Found:
     if cifar := cifar_folder(path):
         return find_cifar(*cifar, name)
     if folder := idx_folder(path):
         return find_idx(folder, name)
     if holds_parquet(path):
-        return find_parquet(path, name)
-    return find_folder(path, name)
+        return find_parquet(path, name, labelled=labelled)
+    return find_folder(path, name, labelled=labelled)
 
 
 def _check(size: tuple[int, int], crop_pct: float, in_chans: int | None, on_bad_image: str) -> None:

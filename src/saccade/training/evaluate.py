@@ -59,8 +59,9 @@ def evaluate(
         amp_dtype: "bf16" runs float32 weights under autocast.
 
     Raises:
-        ValueError: the split has no images.
+        ValueError: the split has no images, or its images no classes.
     """
+    dataset.require_classes()
     if len(split) == 0:
         raise ValueError(f"{dataset.name}: this split has no images; evaluate on another")
     weight = next(model.parameters())

@@ -65,7 +65,7 @@ def extract(
 
     Raises:
         ValueError: another pool, a class token asked for where there is none, images of another size or number of
-            channels, or a part without images.
+            channels, none that have classes, or a part without images.
     """
     _check(model, dataset, pool)
     was_training = model.training
@@ -107,6 +107,7 @@ def _pooled(
 def _check(model: VisionTransformer | MaskedAutoencoder, dataset: Dataset, pool: str) -> None:
     if pool not in POOLS:
         raise ValueError(f"pool={pool!r}: must be {' or '.join(POOLS)}")
+    dataset.require_classes()
     if pool == "token" and isinstance(model, VisionTransformer) and model.cls_token is None:
         raise ValueError('pool="token" of a model without a class token: use pool="avg", the mean of the patches')
     if (there := (dataset.channels, *dataset.img_size)) != (wanted := (model.in_chans, *model.img_size)):

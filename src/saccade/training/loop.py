@@ -26,6 +26,7 @@ from saccade.data.dataset import Dataset
 from saccade.data.draws import uniform
 from saccade.errors import Diverged
 from saccade.models.mae import MaskedAutoencoder
+from saccade.models.sizes import is_masked_autoencoder
 from saccade.models.vit import VisionTransformer
 from saccade.models.weights import load_weights, save_model
 from saccade.training.checkpoint import newest_checkpoint, remove_checkpoints, save_checkpoint
@@ -98,7 +99,8 @@ def train(
     objective = objective_of(recipe)
     img_size = plan_model(recipe).img_size
     with same_bits(place, threads), Run(output, progress or Silent(), resume=resume) as run:
-        dataset = load_images(recipe, img_size, run.say) if data is None else data
+        labelled = not is_masked_autoencoder(recipe.model.name)
+        dataset = load_images(recipe, img_size, run.say, labelled=labelled) if data is None else data
         recipe = resolve(recipe, dataset)
         model = make_model(recipe, run.say).to(place)
         run.start(

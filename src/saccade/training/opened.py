@@ -74,6 +74,8 @@ def prepared(
     source: Path | str,
     data: str | None,
     note: Callable[[str], None],
+    *,
+    labelled: bool = True,
 ) -> Dataset:
     """The images as the model saw those it was trained on: same size, same crop, same normalisation.
 
@@ -83,6 +85,7 @@ def prepared(
         source: of the model, for errors.
         data: name or path; None takes what the model was trained on.
         note: is told what loading has to say.
+        labelled: as `load_data` takes it.
 
     Raises:
         ValueError: facts that do not say how the pictures were prepared, or no such data.
@@ -99,6 +102,7 @@ def prepared(
         in_chans=facts["convert_to_chans"] if data is None else model.in_chans,
         on_bad_image=facts["on_bad_image"],
         limit=facts["limit"] if data is None else None,
+        labelled=labelled,
         note=note,
     )
     if facts["mean"] is None:

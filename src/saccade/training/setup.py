@@ -64,8 +64,10 @@ def plan_model(recipe: Recipe) -> VisionTransformer | MaskedAutoencoder:
     return planned
 
 
-def load_images(recipe: Recipe, img_size: tuple[int, int], note: Callable[[str], None]) -> Dataset:
-    """The images that the recipe names, for a model of this size."""
+def load_images(
+    recipe: Recipe, img_size: tuple[int, int], note: Callable[[str], None], *, labelled: bool = True
+) -> Dataset:
+    """The images that the recipe names, for a model of this size; without `labelled`, such without classes, too."""
     data = recipe.data
     return load_data(
         data.name,
@@ -74,6 +76,7 @@ def load_images(recipe: Recipe, img_size: tuple[int, int], note: Callable[[str],
         in_chans=data.in_chans,
         on_bad_image=data.on_bad_image,
         limit=data.limit,
+        labelled=labelled,
         note=note,
     )
 
@@ -82,8 +85,8 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
     """The recipe with what the images decide written out: classes and channels.
 
     Raises:
-        ValueError: the recipe asks for other classes, channels or sizes than the images have, or for batches larger
-            than the training part.
+        ValueError: the recipe asks for other classes, channels or sizes than the images have, for a classifier of
+            images without classes, or for batches larger than the training part.
     """
     if (wanted := plan_model(recipe).img_size) != dataset.img_size:
         raise ValueError(
@@ -92,6 +95,7 @@ def resolve(recipe: Recipe, dataset: Dataset) -> Recipe:
         )
     of_data = {"in_chans": dataset.channels}
     if not is_masked_autoencoder(recipe.model.name):
+        dataset.require_classes()
         of_data["num_classes"] = len(dataset.classes)
     for option, there in of_data.items():
         asked = recipe.model.options.get(option, there)

@@ -133,12 +133,12 @@ def _pictures(
     if pictures:
         images = load_pictures(pictures, model.img_size, model.in_chans, facts["crop_pct"])
         return [path.name for path in pictures], images, None
-    dataset = prepared(model, facts, source, data, note)
+    dataset = prepared(model, facts, source, data, note, labelled=False)
     drawn = permutation(seed, 0, len(dataset.validation))[:count]
-    names = [f"{dataset.classes[label]} ({number})" for number, label in _labelled(drawn, dataset.validation.labels)]
+    said = [
+        dataset.classes[label] if dataset.classes else "validation"
+        for label in dataset.validation.labels[drawn].tolist()
+    ]
+    names = [f"{one} ({number})" for one, number in zip(said, drawn.tolist(), strict=True)]
     images = dataset.validation.images.centre(drawn, dataset.img_size)
     return names, images, Normalisation(dataset.mean, dataset.std)
-
-
-def _labelled(drawn: Tensor, every: Tensor) -> list[tuple[int, int]]:
-    return list(zip(drawn.tolist(), every[drawn].tolist(), strict=True))
