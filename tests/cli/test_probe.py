@@ -190,10 +190,16 @@ def test_images_of_many_channels_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_pretraining_shows_in_the_probe(tmp_path, capsys):
-    """One comparison, softmax on the digits."""
-    assert run(["pretrain", "--recipe", "mae-digits", *ON_CPU, "--output", str(tmp_path / "run")]) == 0
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_pretraining_shows_in_the_probe(tmp_path, capsys, seed):
+    """Softmax on the digits, by nearest neighbours: 4.4, 8.1 and 8.6 points were seen.
+
+    A linear probe cannot show it: 64 pixels are nearly separable as they are, and it reads 93.9 % from the random start
+    and 90.8 % after pre-training (seed 0).
+    """
+    folder = str(tmp_path / "run")
+    assert run(["pretrain", "--recipe", "mae-digits", "--seed", seed, *ON_CPU, "--output", folder]) == 0
     capsys.readouterr()
-    rows, _ = probed(capsys, tmp_path / "run", "--method", "knn")
+    rows, _ = probed(capsys, folder, "--method", "knn")
     trained, random = (row["test_top1_percent"] for row in rows)
     assert trained > random + 3

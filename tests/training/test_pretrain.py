@@ -288,18 +288,19 @@ def test_their_run_goes_on_to_the_same_end(heap, tmp_path):
         assert torch.equal(weight, wanted[name]), name
 
 
-def test_a_classifier_and_a_probe_need_classes(heap):
+def test_a_classifier_and_a_probe_need_classes(heap, tmp_path):
     with pytest.raises(ValueError, match=r"lies in no class folder; .* with `saccade pretrain`"):
         saccade.train("vit_nano_patch1_8", data=heap, quiet=True)
     images = load_data(heap, img_size=8, labelled=False)
     made = saccade.create_model("vit_nano_patch1_8")
     for use in (
-        lambda: saccade.train("vit_nano_patch1_8", data=images, quiet=True),
+        lambda: saccade.train("vit_nano_patch1_8", data=images, output=tmp_path / "run", quiet=True),
         lambda: saccade.probe(model(), images, method="knn"),
         lambda: saccade.evaluate(made, images.test, images),
     ):
         with pytest.raises(ValueError, match="was loaded without classes, and a classifier or a probe needs them"):
             use()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
