@@ -1,4 +1,5 @@
 import math
+import weakref
 
 import pytest
 import torch
@@ -114,8 +115,22 @@ def test_a_longer_gradient_is_scaled_down(longest, wanted):
     loss_of(model).backward()
     norm = optimiser.take_gradients()
     optimiser.step(1e-3, norm=norm, longest=longest * norm.item())
-    after = math.sqrt(sum(one.grad.square().sum().item() for one in optimiser.masters))
+    # The first step's running mean is a tenth of the gradient.
+    means = (kept["exp_avg"] for kept in optimiser.torch.state.values())
+    after = 10 * math.sqrt(sum(mean.square().sum().item() for mean in means))
     assert after == pytest.approx(wanted * norm.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_gradient_outlives_the_step(dtype):
+    model = small()
+    optimiser = AdamW(model, weight_decay=0.1, betas=(0.9, 0.999))
+    model.to(dtype)
+    loss_of(model, dtype).backward()
+    gradient = weakref.ref(model.linear.weight.grad)
+    optimiser.step(1e-3, norm=optimiser.take_gradients(), longest=0.0)
+    assert gradient() is None
+    assert all(one.grad is None for one in (*model.parameters(), *optimiser.masters))
 
 
 def rates(steps=100, **changed):

@@ -59,6 +59,8 @@ class AdamW:
         for group in self.torch.param_groups:
             group["lr"] = rate * group["lr_scale"]
         self.torch.step()
+        # They would lie beside the activations of the next step.
+        self.torch.zero_grad()
         self._write_back()
 
     def state(self) -> dict[str, Tensor]:
