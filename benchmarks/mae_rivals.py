@@ -50,7 +50,7 @@ def timed_rival(code: str, subject: dict[str, Any]) -> Timed:
     terms = Subject(**subject)
     model, loss, facts = made(code, terms)
     facts = {"kernel_asked": None, **facts, "function": fingerprint(model, loss, random_images_of(terms))}
-    return Timed({"step": MaeStep(model, loss, terms)}, terms.terms, facts)
+    return Timed({"step": MaeStep(model, loss, terms, optimiser_of(code))}, terms.terms, facts)
 
 
 class MaePeak:
@@ -71,17 +71,50 @@ class MaePeak:
 
     def _train(self, subject: Subject) -> None:
         model, loss, _ = made(self.code, subject, self.checkpointing)
-        step = MaeStep(model, loss, subject)
+        step = MaeStep(model, loss, subject, optimiser_of(self.code))
         for _ in range(STEPS):
             step()
 
 
-class MaeStep:
-    """A pre-training step: forward, backward, fused AdamW with float32 master weights; the same for every rival."""
+class PublishedAdamW:
+    """torch's AdamW as facebookresearch/mae's main_pretrain.py makes it: not fused, on the model's own weights."""
 
-    def __init__(self, model: nn.Module, loss: Loss, subject: Subject) -> None:
+    def __init__(self, model: nn.Module, *, weight_decay: float, betas: tuple[float, float]) -> None:
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        # As timm's param_groups_weight_decay, which main_pretrain.py calls.
+        free = [weight for weight in self.weights if weight.ndim < 2]
+        decayed = [weight for weight in self.weights if weight.ndim >= 2]
+        groups = [{"params": free, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+        self.torch = torch.optim.AdamW(groups, betas=betas)
+
+    def take_gradients(self) -> Tensor:
+        """The length of the gradients, which its NativeScaler computes in every step."""
+        return torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
+
+    def step(self, rate: float, *, norm: Tensor, longest: float) -> None:
+        """One step, without clipping."""
+        for group in self.torch.param_groups:
+            group["lr"] = rate
+        self.torch.step()
+        self.torch.zero_grad()
+
+
+Optimiser = type[AdamW] | type[PublishedAdamW]
+
+
+class MaeStep:
+    """A pre-training step: forward, backward, AdamW.
+
+    Args:
+        model: in float32; it is cast to the subject's dtype.
+        loss: of images and noise.
+        subject: the terms.
+        optimiser: fused and with float32 master weights for every rival but the one "as published".
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, subject: Subject, optimiser: Optimiser = AdamW) -> None:
         self.subject, self.loss = subject, loss
-        self.optimiser = AdamW(model, weight_decay=0.05, betas=(0.9, 0.95))
+        self.optimiser = optimiser(model, weight_decay=0.05, betas=(0.9, 0.95))
         self.model = model.to(DTYPES[subject.dtype]).train()
         self.images = random_images_of(subject).to(DTYPES[subject.dtype])
         self.noise = noise_for(self.images, model)
@@ -100,6 +133,11 @@ def made(code: str, subject: Subject, checkpointing: bool = False) -> tuple[nn.M
     assert isinstance(ours, MaskedAutoencoder)
     randomise(ours)
     return RIVALS[code.removesuffix(AUTOCAST)](ours, checkpointing)
+
+
+def optimiser_of(code: str) -> Optimiser:
+    """The rival as published has an optimiser of its own."""
+    return PublishedAdamW if code.removesuffix(AUTOCAST) == PUBLISHED else AdamW
 
 
 def random_images_of(subject: Subject) -> Tensor:
@@ -279,10 +317,12 @@ def _patches(model: nn.Module) -> int:
 
 
 AUTOCAST = ", autocast"
+PUBLISHED = "fb as published"
 
 RIVALS: dict[str, Callable[[MaskedAutoencoder, bool], tuple[nn.Module, Loss, dict[str, Any]]]] = {
     "saccade": by_saccade,
     "fb": partial(by_facebook, fused=True),
+    PUBLISHED: partial(by_facebook, fused=True),
     "fb, explicit": partial(by_facebook, fused=False),
     "transformers": by_transformers,
 }
