@@ -6,13 +6,20 @@ from tests.attention.agreement import enliven
 from torch import nn
 from torch.testing import assert_close
 
-from saccade.attention import Tokens, build, fitting
+from saccade.attention import Tokens, build, fitting, renormed
 from saccade.attention.renormed import normed, origin_of, product, project
+from saccade.models import mlp
 from saccade.models.block import Block
 
 TOKENS = Tokens((4, 4), prefix=1)
 # Usual projections, projections of one's own, a choice among tokens, none at all.
 MECHANISMS = ["softmax", "softmax(rope=True, qk_norm=True)", "linear", "nystrom", "differential", "lambda", "fourier"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_too_small(monkeypatch):
+    monkeypatch.setattr(renormed, "KEPT_BYTES", 0)
+    monkeypatch.setattr(mlp, "PLAIN_BYTES", 0)
 
 
 def block_of(attention, **options):
@@ -127,3 +134,11 @@ def test_a_frozen_weight_has_no_gradient_and_the_tokens_have_theirs():
     (slope,) = torch.autograd.grad(product(normed(norm, x), weight, None).square().sum(), x)
     (expected,) = torch.autograd.grad((norm(x) @ weight.t()).square().sum(), x)
     assert_close(slope, expected)
+
+
+def test_what_is_small_is_kept_the_plain_way(monkeypatch):
+    x, norm = tokens(), nn.LayerNorm(16).double()
+    monkeypatch.setattr(renormed, "KEPT_BYTES", x.nbytes)
+    assert origin_of(normed(norm, x)) is not None
+    monkeypatch.setattr(renormed, "KEPT_BYTES", x.nbytes + 1)
+    assert origin_of(normed(norm, x)) is None

@@ -15,6 +15,7 @@ def tiny_tiles(monkeypatch):
     """Tiles of seven rows, so that the last one is smaller."""
     monkeypatch.setattr(mlp, "TILE_ROWS", 7)
     monkeypatch.setattr(mlp, "TILE_BYTES", 1)
+    monkeypatch.setattr(mlp, "PLAIN_BYTES", 0)
 
 
 def plain(layer: Mlp, x: torch.Tensor) -> torch.Tensor:
@@ -128,3 +129,13 @@ def test_a_gate_starts_open():
 def test_flops_are_two_for_each_weight_of_each_row():
     assert Mlp(8, 12).flops(5) == 2 * 5 * 2 * 96
     assert SwiGLU(8, 12).flops(5) == 2 * 5 * 3 * 96
+
+
+def test_few_hidden_values_take_the_plain_formula(monkeypatch):
+    layer = Mlp(6, 10)
+    asked = []
+    monkeypatch.setattr(mlp, "tiled_mlp", lambda x, *weights: asked.append(len(x)) or x)
+    monkeypatch.setattr(mlp, "PLAIN_BYTES", 8 * 10 * 4)
+    for rows in (7, 8):
+        layer(torch.randn(rows, 6))
+    assert asked == [8]

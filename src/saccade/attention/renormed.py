@@ -19,6 +19,9 @@ from saccade.attention.parts import without_autocast
 
 _NAME = "saccade_origin"
 
+# Less than this is kept: to compute it again would take longer than it is worth.
+KEPT_BYTES = 2**18
+
 
 @dataclass(frozen=True, eq=False)
 class Origin:
@@ -42,11 +45,13 @@ class Origin:
 def normed(norm: nn.Module, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
     """norm(x); in training on a CPU it remembers x.
 
-    Elsewhere, under torch.compile (which chooses what it keeps) and in eval mode (where gradients of any order work) it
-    is nothing but norm(x).
+    Elsewhere, below `KEPT_BYTES`, under torch.compile (which chooses what it keeps) and in eval mode (where gradients
+    of any order work) it is nothing but norm(x).
     """
     y: Tensor = norm(x)
     if type(norm) is not nn.LayerNorm or _heard(norm) or torch.compiler.is_compiling():
+        return y
+    if y.nbytes < KEPT_BYTES:
         return y
     if norm.training and y.requires_grad and y.device.type == "cpu":
         vars(y)[_NAME] = Origin(x, norm.weight, norm.bias, norm.eps, y._version)
