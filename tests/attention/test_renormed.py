@@ -128,6 +128,23 @@ def test_somebody_s_own_projection_is_called():
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("layer", ["norm1", "attn.qkv", "norm2"])
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_whoever_listens_to_a_layer_hears_it(layer, listen):
+    block, heard = block_of("softmax"), []
+    getattr(block.get_submodule(layer), listen)(lambda *seen: heard.append(layer))
+    block(tokens()).sum().backward()
+    assert heard == [layer]
+
+
 def test_a_frozen_weight_has_no_gradient_and_the_tokens_have_theirs():
     norm, x = nn.LayerNorm(4).double(), torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 4, dtype=torch.float64)

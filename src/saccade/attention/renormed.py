@@ -46,7 +46,8 @@ def normed(norm: nn.Module, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]
     """norm(x); in training on a CPU it remembers x.
 
     Elsewhere, below `KEPT_BYTES`, under torch.compile (which chooses what it keeps) and in eval mode (where gradients
-    of any order work) it is nothing but norm(x).
+    of any order work) it is nothing but norm(x). Transforms of torch.func (grad, vmap) are not for training mode on
+    a CPU, where products have a backward of their own: put the model into eval mode for them.
     """
     y: Tensor = norm(x)
     if type(norm) is not nn.LayerNorm or _heard(norm) or torch.compiler.is_compiling():
@@ -97,7 +98,7 @@ def product(
 
 def _heard(layer: nn.Module) -> bool:
     """Whether somebody listens to a layer, or changes what goes in and out."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 class _Product(torch.autograd.Function):
