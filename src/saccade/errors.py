@@ -1,6 +1,10 @@
 """The ways a command ends without a traceback, each with its exit code; a user's mistake is a ValueError."""
 
 
+class Busy(ValueError):  # noqa: N818
+    """Another process is at work on what was asked for: it is to be waited for, and nothing of it to be touched."""
+
+
 class Failed(RuntimeError):  # noqa: N818
     """Something outside saccade failed (a full disk, a worker that was killed); the message says what is kept."""
 

@@ -17,11 +17,13 @@ from saccade.comparison.run import all_that_fit, ask
 from saccade.comparison.stages import Stages
 from saccade.comparison.then import Then, chosen_then, then_from
 from saccade.comparison.worker import train_cell
+from saccade.errors import Busy
 from saccade.models.weights import load_model
 from saccade.training.probe import probe
-from saccade.training.progress import Progress
+from saccade.training.progress import Progress, Silent
 from saccade.training.recipe import with_values
 from saccade.training.recipes import named_recipe
+from saccade.training.run import Run
 
 RECIPE = named_recipe("mae-digits")
 SMALL = {"task": "mae", "recipe": "mae-digits", "settings": {"data.limit": 64}, "epochs": 12, "probe": "knn"}
@@ -225,6 +227,16 @@ def test_a_run_that_cannot_be_gone_on_with_is_begun_anew(tmp_path):
     assert stages.run("run", other).result == before
     after = stages.run("run", stages.recipe).result
     assert (before["lr"], after["lr"]) == (1e-4, stages.recipe.train.lr)
+
+
+def test_a_run_that_another_process_is_at_work_on_is_left_alone(tmp_path):
+    stages = Stages(with_values(RECIPE, {"data.limit": 64, "train.epochs": 1}), tmp_path, "cpu", 1, test=True)
+    stages.run("run", stages.recipe)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for recipe in (stages.recipe, with_values(stages.recipe, {"train.lr": 1e-4})):
+        with Run(tmp_path / "run", Silent(), resume=True), pytest.raises(Busy, match="another process is at work"):
+            stages.run("run", recipe)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from saccade.errors import Busy
 from saccade.training.progress import Silent
 from saccade.training.recipe import Recipe, recipe_from_toml, recipe_to_toml, with_values
 from saccade.training.run import Run, default_folder, environment
@@ -177,10 +178,8 @@ def test_epochs_that_are_done_again_are_written_once(begun):
 
 
 def test_two_processes_do_not_go_on_with_one_run(begun):
-    with Run(begun, Silent(), resume=True) as run:
-        run.start(RECIPE, environment("cpu", 1), COLUMNS)
-        with pytest.raises(ValueError, match="another process is at work on the run in"):
-            again(begun)
+    with Run(begun, Silent(), resume=True), pytest.raises(Busy, match="another process is at work on the run in"):
+        again(begun)
     again(begun)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from saccade.comparison.then import Then
 from saccade.data.dataset import Dataset
-from saccade.errors import Diverged, Failed
+from saccade.errors import Busy, Diverged, Failed
 from saccade.models.mae import MaskedAutoencoder
 from saccade.record import write_whole
 from saccade.training.device import choose_device, same_bits
@@ -50,12 +50,19 @@ class Stages:
         return load_images(self.recipe, plan_model(self.recipe).img_size, print)
 
     def run(self, name: str, recipe: Recipe) -> Trained:
-        """One run, from the end of the last whole epoch that a kill has left of it."""
+        """One run, from the end of the last whole epoch that a kill has left of it; anew where nothing goes on.
+
+        Raises:
+            Busy: another process is at work on it; what it has done stays.
+            Diverged: a loss or gradient is not finite.
+        """
         folder = self.folder / name
         asked: dict[str, Any] = {"device": self.device, "threads": self.threads, "data": self.dataset}
         if (folder / RECIPE).is_file():
             try:
                 return train(recipe, output=folder, test=self.test, resume=True, **asked)
+            except Busy:
+                raise
             except (ValueError, Failed) as error:
                 print(f"{folder} cannot be gone on with and is begun anew: {error}")
         shutil.rmtree(folder, ignore_errors=True)

@@ -92,6 +92,7 @@ def train(
     Raises:
         ValueError: a device, folder, model or data set that cannot be had; nothing is left behind. Or, with `resume`,
             no run in the folder, or one with another recipe or other images.
+        Busy: with `resume`, another process is at work on that run.
         Diverged: a loss or gradient is not finite; the step was not taken, and nonfinite.json says where it came from.
         Failed: with `resume`, no checkpoint is whole.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saccade.errors import Busy
 from saccade.record import write_new, write_whole
 from saccade.training.progress import Progress
 from saccade.training.recipe import Recipe, differences, recipe_from_toml, recipe_to_toml
@@ -64,6 +65,13 @@ class Run:
             raise _taken(folder)
 
     def __enter__(self) -> Run:
+        """Keeps other processes from a run that is gone on with.
+
+        Raises:
+            Busy: one is at work on it.
+        """
+        if self.folder is not None and self.resumed:
+            self._lock(self.folder)
         return self
 
     def __exit__(
@@ -82,12 +90,11 @@ class Run:
             columns: of summary.csv.
 
         Raises:
-            ValueError: another run has claimed it in the meantime; to go on, another recipe, or a run still at work.
+            ValueError: another run has claimed it in the meantime; to go on, another recipe.
         """
         self.columns = tuple(columns)
         if self.folder is not None:
             if self.resumed:
-                self._lock(self.folder)
                 _require_same(recipe_from_toml((self.folder / RECIPE).read_text(encoding="utf-8")), recipe)
             else:
                 self._claim(self.folder, recipe_to_toml(recipe))
@@ -149,7 +156,8 @@ class Run:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"--resume: another process is at work on the run in {folder}; wait for its end") from None
+            self._held.close()
+            raise Busy(f"--resume: another process is at work on the run in {folder}; wait for its end") from None
 
     def _environment(self, now: Mapping[str, Any]) -> None:
         """env.json tells what the run began on and, in `resumed`, what it went on with."""
