@@ -15,7 +15,9 @@ from saccade.data.digits import find_digits
 from saccade.data.draws import uniform
 from saccade.data.sources import load_data
 from saccade.errors import Diverged
-from saccade.training import loop
+from saccade.models.embed import patchify
+from saccade.training import baselines, loop, pretraining
+from saccade.training.baselines import training_constants
 from saccade.training.pretraining import Pretraining, evaluate_reconstruction
 from saccade.training.progress import Silent
 from saccade.training.recipe import Recipe, with_values
@@ -139,14 +141,75 @@ def test_every_image_of_a_split_counts_once_whatever_the_batch(digits, batch_siz
     targets = whole.images.permute(0, 2, 3, 1).reshape(40, 64, 1)
     squared = ((out.pred - targets) ** 2).squeeze(2).double()
     assert found.loss == pytest.approx((squared * out.mask).sum().item() / out.mask.sum().item(), rel=1e-6)
-    hidden = targets.squeeze(2).double()[out.mask.bool()]
-    assert found.baseline_loss == pytest.approx(((hidden - hidden.mean()) ** 2).mean().item(), rel=1e-6)
-    picture = sum(
-        ((seen - seen.mean()) ** 2).sum()
-        for place in range(64)
-        if len(seen := targets[:, place, 0].double()[out.mask[:, place].bool()])
+
+
+def by_hand(digits, mask_ratio, error, middle):
+    """Losses of the training part's one colour and picture, at the hidden pixels of the validation part."""
+    train, judged = (
+        (torch.stack([part.images[number] for number in range(len(part))]).flatten(1).double() / 255 - digits.mean[0])
+        / digits.std[0]
+        for part in (digits.train, digits.validation)
     )
-    assert found.mean_picture_loss == pytest.approx(picture.item() / len(hidden), rel=1e-5)
+    noise = uniform(0, 0, torch.arange(len(judged)), "evaluation mask", 64)
+    hidden = noise.argsort(dim=1).argsort(dim=1) >= round(64 * (1 - mask_ratio))
+    picture = torch.stack([middle(place) for place in train.unbind(1)])
+    return error(judged - middle(train))[hidden].mean().item(), error(judged - picture)[hidden].mean().item()
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+@pytest.mark.parametrize(
+    ("objective", "error", "middle"), [("mae", torch.square, torch.mean), ("simmim", torch.abs, torch.median)]
+)
+def test_the_constants_are_the_training_parts_whatever_is_evaluated(digits, count, objective, error, middle):
+    """Those of five pictures themselves would be a fifth too good."""
+    few = dataclasses.replace(digits, validation=digits.validation.select(torch.arange(count)))
+    found = evaluate_reconstruction(model(mask_ratio=0.5, objective=objective), few.validation, few)
+    colour, picture = by_hand(few, 0.5, error, middle)
+    assert found.baseline_loss == pytest.approx(colour, rel=1e-5)
+    assert found.mean_picture_loss == pytest.approx(picture, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_pix_loss": True}, {"objective": "simmim"}], ids=str)
+def test_no_other_constant_loses_less_on_the_training_part(digits, options):
+    made = model(patch_size=2, **options)
+    (batch,) = eval_batches(digits.train, digits, 64)
+    targets = made.targets(patchify(batch.images, (2, 2)))
+    known = training_constants(made, digits)
+    for constant in (known.colour, known.picture):
+        least = made.error(constant.expand_as(targets), targets)
+        for moved in (-0.05, 0.05):
+            assert made.error((constant + moved).expand_as(targets), targets) > least - 1e-6
+    assert made.error(known.picture.expand_as(targets), targets) < made.error(known.colour.expand_as(targets), targets)
+
+
+def test_medians_of_a_large_part_are_of_pictures_spread_over_it(digits, monkeypatch):
+    monkeypatch.setattr(baselines, "_MOST_VALUES", 16 * 64)
+    made = model(objective="simmim")
+    some = dataclasses.replace(digits, train=digits.train.select(torch.arange(0, 64, 4)))
+    assert torch.equal(training_constants(made, digits).picture, training_constants(made, some).picture)
+
+
+def test_the_training_part_is_read_for_constants_once_a_run(digits, monkeypatch):
+    asked = []
+
+    def counted(*arguments):
+        asked.append(arguments)
+        return training_constants(*arguments)
+
+    monkeypatch.setattr(pretraining, "training_constants", counted)
+    run(digits)
+    assert len(asked) == 1
+
+
+def test_simmim_speaks_of_medians_and_of_no_decoder(digits):
+    heard = Heard()
+    trained = run(digits, {"model.options": {"objective": "simmim"}, "train.lr": 1e-7}, progress=heard)
+    assert heard.lines[0].startswith("mae_nano_patch1_8 with softmax, 48 of 64 patches hidden: ")
+    assert "(predicting the median: " in heard.lines[3]
+    assert ", the median picture: " in heard.lines[3]
+    assert any("is not below what predicting the median gives" in line for line in heard.lines)
+    assert "is not below what predicting the median picture gives" in heard.lines[-1]
+    assert "decoder_attention" not in trained.result
 
 
 def test_the_validation_loss_does_not_depend_on_the_seed_nor_on_the_epoch(digits):
@@ -175,7 +238,7 @@ def test_predicting_the_mean_of_standardised_pixels_gives_1(digits):
 
 
 @pytest.mark.parametrize("options", [{}, {"norm_pix_loss": True}, {"objective": "simmim"}], ids=str)
-def test_the_baseline_is_what_a_model_that_predicts_the_mean_loses(options):
+def test_the_baseline_is_what_a_model_that_predicts_the_mean_or_median_loses(options):
     torch.manual_seed(0)
     colours = torch.tensor([0.5, -1.0, 2.0])[:, None, None]
     batch = Batch(torch.randn(6, 3, 16, 16) + colours, torch.zeros(6).long(), None, torch.arange(6))
@@ -186,7 +249,8 @@ def test_the_baseline_is_what_a_model_that_predicts_the_mean_loses(options):
     patches = patches.gather(1, hidden[..., None].expand(-1, -1, 48))
     if made.norm_pix_loss:
         patches = (patches - patches.mean(2, keepdim=True)) / (patches.var(2, keepdim=True) + 1e-6).sqrt()
-    mean = patches.unflatten(2, (16, 3)).mean(dim=(0, 1, 2))
+    pixels = patches.unflatten(2, (16, 3)).flatten(0, 2)
+    mean = pixels.median(dim=0).values if made.objective == "simmim" else pixels.mean(dim=0)
     with torch.no_grad():
         made.decoder_pred.weight.zero_()
         made.decoder_pred.bias.copy_(mean.repeat(16))

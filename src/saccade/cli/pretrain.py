@@ -26,8 +26,9 @@ def pretrain(
     `saccade pretrain --data path/to/images --model mae_tiny_patch16_224 --attention linear --epochs 400`
 
     Beside the loss stands what predicting the mean colour would give, which is about 1: a model that stays there has
-    learned nothing. At the end of an epoch stands, too, what the mean picture would give, which a model must beat to
-    have learned anything of the image before it. The run's folder holds what that of `saccade train` holds, and what
+    learned nothing. At the end of an epoch stands, too, what the training part's mean picture would give, which a
+    model must beat to have learned anything of the image before it; SimMIM's absolute error stands beside medians. The
+    run's folder holds what that of `saccade train` holds, and what
     goes on with an interrupted run: `saccade pretrain --resume --output FOLDER`.
 
     Parameters
@@ -51,6 +52,8 @@ def pretrain(
         Go on with the run in --output from its last finished epoch, by the recipe that lies there; the end is the same,
         bit by bit, as if it had not been interrupted.
     """
+    from shlex import quote
+
     from saccade.cli.console import note, print_values
     from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
     from saccade.reports.curves import loss_curves
@@ -86,5 +89,10 @@ def pretrain(
         )
     loss_curves(trained.history, folder)
     note(f"written: {folder}")
+    place = quote(str(folder))
+    note(
+        f"next: `saccade reconstruct {place}` shows what it predicts, `saccade probe {place}` tells what its features "
+        f"are worth, and `saccade finetune {place}` makes a classifier of it; the latter two need images with classes"
+    )
     of_result = ("test_loss", "test_mean_picture_loss", "test_baseline_loss", "train_seconds", "parameters")
     print_values({**trained.result, "output": str(folder)}, of_result, flags.json)

@@ -95,8 +95,8 @@ def _of_pretraining(course: Course) -> str:
     same = "the same probe of an encoder" if course.reference == "random" else "the same fine-tuning of an encoder"
     return (
         f"{course.reference.capitalize()} % = {same} with its first weights, and what pre-training adds to it. "
-        "Loss = of reconstruction on the test images, and what predicting their mean picture gives: nothing is ranked "
-        "by it. "
+        "Loss = of reconstruction on the test images, and what predicting the training part's mean picture gives "
+        "(of SimMIM, its median picture): nothing is ranked by it. "
         "A step is one of pre-training; infer = the encoder's features of whole images."
     )
 

@@ -40,8 +40,8 @@ class Row:
         course: what its runs went through before they were judged.
         reference_percent: accuracy of the same without pre-training, mean over seeds.
         loss: of reconstruction on the test part, mean over seeds; nothing is ranked by it.
-        mean_loss: what predicting one colour gives there, the mean of all hidden pixels.
-        mean_picture_loss: what predicting the mean picture gives there.
+        mean_loss: what predicting one colour gives there, the mean of the training part (of SimMIM, the median).
+        mean_picture_loss: what predicting its mean picture gives there (of SimMIM, its median picture).
     """
 
     attention: str

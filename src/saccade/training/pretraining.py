@@ -1,4 +1,4 @@
-"""Pre-training without labels: the loss of a masked autoencoder, and beside it what predicting the mean would give."""
+"""Pre-training without labels: the loss of a masked autoencoder, and beside it what predicting a constant gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.data.dataset import Dataset, Split
 from saccade.data.draws import uniform
 from saccade.models.embed import patchify
 from saccade.models.mae import MaskedAutoencoder
-from saccade.training.baselines import MeanPicture, one_colour
+from saccade.training.baselines import Constants, one_colour, training_constants
 from saccade.training.evaluate import BATCH_SIZE
 from saccade.training.objective import Draws, Objective, Row
 
@@ -38,8 +38,9 @@ class Reconstructed:
 
     Attributes:
         loss: mean error over the hidden pixels, squared (absolute where the model's objective is "simmim").
-        baseline_loss: what predicting their mean would give.
-        mean_picture_loss: what predicting the split's mean picture would give, a colour for each place.
+        baseline_loss: what predicting the training part's mean colour would give.
+        mean_picture_loss: what predicting its mean picture would give, a colour for each place. Both are medians where
+            the error is absolute.
     """
 
     loss: float
@@ -50,12 +51,17 @@ class Reconstructed:
 class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
     """The masked autoencoder's own loss, with masks f(seed, epoch, image); labels are not looked at.
 
-    The baseline is the loss of a model that predicts one and the same colour for every hidden pixel, the mean of the
-    targets, channel by channel. Squared, it is 1 on pixels that are normalised with mean and deviation of the training
-    part, as they are here, up to what cropping changes and which patches are hidden; with norm_pix_loss it is about 1,
-    too, and less where patches are flat; with SimMIM's absolute error it is less than 1. A model that is no better has
-    learned nothing at all, however long it has been trained. One that is no better than the mean picture, which on
-    centred pictures is far better than one colour, has learned where things are, and nothing of the image before it.
+    The baseline is the loss of a model that predicts one and the same colour for every hidden pixel: in training the
+    mean of the batch's targets, channel by channel, in evaluation that of the training part. Squared, it is 1 on pixels
+    that are normalised with mean and deviation of the training part, as they are here, up to what cropping changes and
+    which patches are hidden; with norm_pix_loss it is about 1, too, and less where patches are flat. SimMIM's error is
+    absolute: the best constant is then the median, and the baseline less than 1. A model that is no better has learned
+    nothing at all, however long it has been trained. One that is no better than the training part's mean picture (of
+    SimMIM, median picture), which on centred pictures is far better than one colour, has learned where things are, and
+    nothing of the image before it.
+
+    Args:
+        average: what logs and warnings call the constants: "mean", or of an absolute error "median".
     """
 
     columns: ClassVar[tuple[str, ...]] = (
@@ -65,15 +71,19 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
         "eval_mean_picture_loss",
     )
 
+    def __init__(self, average: str = "mean") -> None:
+        self.average = average
+        self._known: tuple[MaskedAutoencoder, Dataset, Constants] | None = None
+
     def __call__(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> Float[Tensor, ""]:
         """The mean error over the hidden patches."""
         return model(_images(model, batch), draws("mask", model.tokens.patches)).loss
 
     @torch.no_grad()
     def beside(self, model: MaskedAutoencoder, batch: Batch, draws: Draws) -> dict[str, Float[Tensor, ""]]:
-        """The loss of predicting the mean of the same hidden patches."""
+        """The loss of predicting the mean, or median, of the same hidden patches."""
         targets, _ = _hidden_targets(model, _images(model, batch), draws("mask", model.tokens.patches))
-        return {"baseline_loss": model.error(one_colour(targets, model.in_chans).expand_as(targets), targets)}
+        return {"baseline_loss": model.error(one_colour(model, targets).expand_as(targets), targets)}
 
     def attention(self, model: MaskedAutoencoder) -> str:
         """That of both halves, and how much is hidden."""
@@ -84,8 +94,11 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
     def evaluate(
         self, model: MaskedAutoencoder, split: Split, dataset: Dataset, amp_dtype: str | None
     ) -> Reconstructed:
-        """The loss, with masks f(image), and what predicting means would give."""
-        return evaluate_reconstruction(model, split, dataset, amp_dtype=amp_dtype)
+        """The loss, with masks f(image), and what predicting constants would give."""
+        # Once a run: they are of the training part, whichever part is evaluated.
+        if self._known is None or self._known[0] is not model or self._known[1] is not dataset:
+            self._known = model, dataset, training_constants(model, dataset)
+        return evaluate_reconstruction(model, split, dataset, constants=self._known[2], amp_dtype=amp_dtype)
 
     def row(self, found: Reconstructed) -> dict[str, Any]:
         """All of it."""
@@ -96,10 +109,11 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
         }
 
     def line(self, row: Row) -> str:
-        """The loss, and what predicting means would give."""
+        """The loss, and what predicting constants would give."""
         return (
-            f"epoch: [{row['epoch']}]  validation loss: {row['eval_loss']:.4f}  (predicting the mean: "
-            f"{row['eval_baseline_loss']:.4f}, the mean picture: {row['eval_mean_picture_loss']:.4f})"
+            f"epoch: [{row['epoch']}]  validation loss: {row['eval_loss']:.4f}  (predicting the "
+            f"{self.average}: {row['eval_baseline_loss']:.4f}, the {self.average} picture: "
+            f"{row['eval_mean_picture_loss']:.4f})"
         )
 
     def warning(self, row: Row, epochs: int) -> str:
@@ -108,26 +122,27 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
         if done == math.ceil(WARNING_SHARE * epochs) and not _below(row["train_loss"], row["train_baseline_loss"]):
             return (
                 f"warning: after {done} of {epochs} epochs the loss, {row['train_loss']:.4f}, is not below what "
-                f"predicting the mean gives, {row['train_baseline_loss']:.4f}: nothing is learned yet; try {_REMEDIES}"
+                f"predicting the {self.average} gives, {row['train_baseline_loss']:.4f}: nothing is learned yet; try "
+                f"{_REMEDIES}"
             )
         if done == epochs and not _below(row["eval_loss"], row["eval_mean_picture_loss"]):
             return (
                 f"warning: at the end the validation loss, {row['eval_loss']:.4f}, is not below what predicting the "
-                f"mean picture gives, {row['eval_mean_picture_loss']:.4f}: what is predicted does not depend on the "
-                f"visible patches; try {_REMEDIES}"
+                f"{self.average} picture gives, {row['eval_mean_picture_loss']:.4f}: what is predicted does not depend "
+                f"on the visible patches; try {_REMEDIES}"
             )
         return ""
 
     def settings(self, model: MaskedAutoencoder) -> dict[str, Any]:
-        """The decoder's attention and what the loss is of."""
+        """The decoder's attention, where there is a decoder, and what the loss is of."""
         return {
-            "decoder_attention": model.decoder_attention,
+            **({} if model.objective == "simmim" else {"decoder_attention": model.decoder_attention}),
             "mask_ratio": model.config["mask_ratio"],
             "norm_pix_loss": model.norm_pix_loss,
         }
 
     def validated(self, row: Row) -> dict[str, Any]:
-        """The loss, and what predicting means would give."""
+        """The loss, and what predicting constants would give."""
         return {
             "validation_loss": row["eval_loss"],
             "validation_baseline_loss": row["eval_baseline_loss"],
@@ -135,7 +150,7 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
         }
 
     def tested(self, found: Reconstructed) -> dict[str, Any]:
-        """The loss, and what predicting means would give."""
+        """The loss, and what predicting constants would give."""
         return {
             "test_loss": found.loss,
             "test_baseline_loss": found.baseline_loss,
@@ -148,6 +163,7 @@ def evaluate_reconstruction(
     split: Split,
     dataset: Dataset,
     *,
+    constants: Constants | None = None,
     batch_size: int = BATCH_SIZE,
     amp_dtype: str | None = None,
 ) -> Reconstructed:
@@ -156,7 +172,8 @@ def evaluate_reconstruction(
     Args:
         model: on the device where the work is done.
         split: the images, as in `dataset.test`.
-        dataset: whose mean and deviation the images are normalised with.
+        dataset: whose mean and deviation the images are normalised with, and whose training part has the constants.
+        constants: as `training_constants` gives them, which is asked where they are None.
         batch_size: images at a time; the result does not depend on it, rounding aside.
         amp_dtype: "bf16" runs float32 weights under autocast.
 
@@ -167,21 +184,19 @@ def evaluate_reconstruction(
         raise ValueError(f"{dataset.name}: this split has no images; evaluate on another")
     place, was_training = next(model.parameters()).device, model.training
     model.eval()
-    values = math.prod(model.patch_embed.patch_size) * model.in_chans
-    mean, errors = MeanPicture(model.tokens.patches, values, place), torch.zeros(3, dtype=torch.float64)
+    known = training_constants(model, dataset) if constants is None else constants
+    colour, picture = known.colour.to(place), known.picture.to(place)
+    errors = torch.zeros(3, dtype=torch.float64)
     try:
         with torch.inference_mode():
-            for batch in eval_batches(split, dataset, batch_size, place):
-                mean.add(*_hidden_targets(model, _images(model, batch), _evaluation_noise(model, batch)))
-            colour, picture = mean.one_colour(model.in_chans), mean.picture()
             for batch in eval_batches(split, dataset, batch_size, place):
                 images, noise = _images(model, batch), _evaluation_noise(model, batch)
                 with torch.autocast(place.type, torch.bfloat16, enabled=amp_dtype == "bf16"):
                     loss = model(images, noise).loss
                 targets, hidden = _hidden_targets(model, images, noise)
-                constants = (model.error(one, targets) for one in (colour.expand_as(targets), picture[hidden]))
+                losses = (model.error(one, targets) for one in (colour.expand_as(targets), picture[hidden]))
                 # As many patches are hidden in each image: the mean of a batch counts for its images.
-                errors += len(batch) * torch.stack([loss, *constants]).double().cpu()
+                errors += len(batch) * torch.stack([loss, *losses]).double().cpu()
     finally:
         model.train(was_training)
     return Reconstructed(*(errors / len(split)).tolist())

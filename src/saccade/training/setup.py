@@ -45,7 +45,7 @@ def objective_of(recipe: Recipe) -> Objective[Any, Any]:
             f"norm_pix_loss with patches of one value ({recipe.model.name}): a single value has no deviation; leave "
             "norm_pix_loss out, or take larger patches"
         )
-    return Pretraining()
+    return Pretraining("median" if plan_model(recipe).config["objective"] == "simmim" else "mean")
 
 
 def plan_model(recipe: Recipe) -> VisionTransformer | MaskedAutoencoder:
