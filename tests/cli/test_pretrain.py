@@ -88,7 +88,7 @@ def test_the_recipe_fits_the_data(recipes_seen, arguments, model):
     [
         (["pretrain", "--mask-ratio", "1"], "mask_ratio=1.0 of 64 patches"),
         (["pretrain", "--mask-ratio", "0"], "mask_ratio=0.0 of 64 patches"),
-        (["pretrain", "--norm-pix-loss"], "norm_pix_loss with patches of one value (mae_nano_patch1_8)"),
+        (["pretrain", "--norm-pix-loss"], "norm_pix_loss with patches of one value: a single value has no deviation"),
         (["pretrain", "--decoder-attention", "nystrm"], "did you mean 'nystrom'"),
         (["pretrain", "--model", "vit_nano_patch1_8"], "`saccade train --model vit_nano_patch1_8` trains it"),
         (["train", "--model", "mae_nano_patch1_8"], "`saccade pretrain --model mae_nano_patch1_8` trains it"),

@@ -5,7 +5,8 @@ import inspect
 import pytest
 
 from saccade.attention.softmax import Softmax
-from saccade.models.options import attention_text, checked_options, rows_and_columns
+from saccade.models.mae import MaskedAutoencoder
+from saccade.models.options import attention_text, checked_mae_options, checked_options, rows_and_columns
 from saccade.models.vit import VisionTransformer
 
 SMALL = {"img_size": 8, "patch_size": 4, "num_classes": 3, "embed_dim": 8, "depth": 1, "num_heads": 2}
@@ -46,6 +47,26 @@ def build(options: dict) -> VisionTransformer:
 def test_what_makes_no_sense_is_refused_in_words(options, words):
     with pytest.raises(ValueError, match=words):
         build(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *[
+            ({"mask_ratio": one}, f"mask_ratio={one!r}: must be a number above 0 and below 1")
+            for one in ("1", None, True)
+        ],
+        ({"norm_pix_loss": "yes"}, "norm_pix_loss='yes': must be True or False"),
+        ({"norm_pix_loss": True, "patch_size": 1, "in_chans": 1}, "a single value has no deviation"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_in_a_masked_autoencoder_is_refused_in_words(options, words):
+    parameters = inspect.signature(MaskedAutoencoder).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.name != "seed"}
+    with pytest.raises(ValueError, match=words):
+        checked_mae_options(defaults | options)
+    assert checked_mae_options(defaults | {"norm_pix_loss": True, "patch_size": 1})["in_chans"] == 3
 
 
 @pytest.mark.parametrize(("size", "sides"), [(4, (4, 4)), ([4, 6], (4, 6)), ((1, 2), (1, 2))])

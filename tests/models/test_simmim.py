@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.attention.agreement import enliven
+from tests.peers import timm  # noqa: F401
 from torch.testing import assert_close
 from transformers import ViTConfig, ViTForMaskedImageModeling
 
@@ -194,13 +195,36 @@ def test_what_transformers_has_not_is_not_written_for_it(options, words):
         ({"mask_patch_size": 6}, r"mask_patch_size=\(6, 6\) .* must be a multiple of the patch and divide the image"),
         ({"mask_patch_size": 24}, "must be a multiple of the patch and divide the image"),
         ({"mask_patch_size": 32}, "64 at a time: at least one must be hidden and two visible"),
-        ({"mask_ratio": 1.0}, "above 0 and at most 0.969"),
+        ({"mask_ratio": 1.0}, "above 0 and at most 0.968$"),
         ({"mask_ratio": 0.0}, "at least one must be hidden"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         made(**options)
+
+
+@pytest.mark.parametrize(("unit", "counts"), [(1, range(3, 700)), (2, range(4, 400, 2)), (4, range(8, 800, 4))])
+def test_the_largest_ratio_that_is_named_is_taken(unit, counts):
+    for patches in counts:
+        with pytest.raises(ValueError, match="at most") as refused:
+            visible_patches(patches, 1.0, unit)
+        assert 2 <= visible_patches(patches, float(str(refused.value).rpartition(" ")[2]), unit) < patches
+
+
+def test_of_too_few_patches_no_ratio_is_named():
+    with pytest.raises(ValueError, match="for which these are too few"):
+        visible_patches(2, 0.5)
+
+
+def test_what_only_a_decoder_could_use_is_refused_where_there_is_none():
+    with pytest.raises(ValueError, match=r"decoder_attention='linear' .* which has no decoder: leave"):
+        made(decoder_attention="linear")
+    with pytest.raises(
+        ValueError, match='mae_nano_patch1_8: decoder_depth=3 with objective="simmim", which has no dec'
+    ):
+        saccade.create_model("mae_nano_patch1_8", objective="simmim", decoder_depth=3)
+    assert made("linear").config["decoder_attention"] == "linear"
 
 
 def test_visible_units_are_counted_whole():

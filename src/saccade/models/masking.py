@@ -40,11 +40,12 @@ def visible_patches(patches: int, mask_ratio: float, unit: int = 1) -> int:
     units = patches // unit
     visible = unit * int(units * (1 - Fraction(str(mask_ratio)))) if 0 < mask_ratio < 1 else 0
     if not 2 <= visible < patches:
-        least = max(1, -(-2 // unit))
         together = "" if unit == 1 else f", {unit} at a time"
+        # Rounded down: a value that is named here must be one that is taken.
+        largest = 1000 * (units - max(1, -(-2 // unit))) // units / 1000
         raise ValueError(
-            f"mask_ratio={mask_ratio} of {patches} patches{together}: at least one must be hidden and two visible, so "
-            f"it must be above 0 and at most {max(0, units - least) / units:.3g}"
+            f"mask_ratio={mask_ratio} of {patches} patches{together}: at least one must be hidden and two visible, "
+            + (f"so it must be above 0 and at most {largest:g}" if largest > 0 else "for which these are too few")
         )
     return visible
 

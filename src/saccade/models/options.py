@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """A masked autoencoder's options with sizes as (rows, columns), and both attentions as text.
 
     Raises:
-        ValueError: a word or a number that is not allowed.
+        ValueError: a word or a number that is not allowed, patches of one value whose deviation is asked for, or an
+            attention for the decoder that SimMIM does not have.
     """
     checked = dict(options)
     for name in ("img_size", "patch_size"):
@@ -71,9 +74,17 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
     _check_word("objective", options["objective"], ("mae", "simmim"))
     if options["mask_patch_size"] is not None:
         checked["mask_patch_size"] = rows_and_columns("mask_patch_size", options["mask_patch_size"])
-    _check_flag("reversible", options["reversible"])
+    for name in ("reversible", "norm_pix_loss"):
+        _check_flag(name, options[name])
     for name, smallest in _MAE_SMALLEST.items():
         _check_count(name, options[name], smallest)
+    if not isinstance(options["mask_ratio"], Real) or isinstance(options["mask_ratio"], bool):
+        raise ValueError(f"mask_ratio={options['mask_ratio']!r}: must be a number above 0 and below 1")
+    if options["norm_pix_loss"] and math.prod(checked["patch_size"]) * options["in_chans"] == 1:
+        raise ValueError(
+            "norm_pix_loss with patches of one value: a single value has no deviation; leave norm_pix_loss out, or "
+            "take larger patches"
+        )
     for name in ("embed_dim", "decoder_embed_dim"):
         if int(options[name] * options["mlp_ratio"]) < 1:
             raise ValueError(f"mlp_ratio={options['mlp_ratio']}: the MLP needs a hidden layer, so it must be larger")
@@ -82,6 +93,12 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
     checked["attention"] = attention_text(options["attention"])
     other = options["decoder_attention"]
     checked["decoder_attention"] = checked["attention"] if other is None else attention_text(other)
+    # The encoder's own is what the config of every SimMIM model says.
+    if options["objective"] == "simmim" and checked["decoder_attention"] != checked["attention"]:
+        raise ValueError(
+            f'decoder_attention={checked["decoder_attention"]!r} with objective="simmim", which has no decoder: leave '
+            "decoder_attention out"
+        )
     return checked
 
 

@@ -88,6 +88,8 @@ def create_model(
         options["attention"] = attention
     cls = _class_of(name)
     _check_known(name, overrides, list(inspect.signature(cls).parameters))
+    if options.get("objective") == "simmim":
+        _check_no_decoder(name, overrides)
     model = cls(**options, seed=seed)
     model.name = name
     return model
@@ -158,3 +160,13 @@ def _check_known(name: str, overrides: dict[str, Any], known: list[str]) -> None
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ValueError(f"{name} has no option {option!r}: {hint}its options are {', '.join(known)}")
+
+
+def _check_no_decoder(name: str, overrides: dict[str, Any]) -> None:
+    """The sizes of a decoder that belong to the name are not asked for, and mean nothing."""
+    for option in _DECODER:
+        if option in overrides and overrides[option] != MODELS[name][option]:
+            raise ValueError(
+                f'{name}: {option}={overrides[option]} with objective="simmim", which has no decoder: '
+                f"leave {option} out"
+            )
