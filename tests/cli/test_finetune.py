@@ -1,6 +1,7 @@
 """`finetune` as it is typed: what starts from what, and what is refused in a sentence."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -55,6 +56,17 @@ def test_the_default_folder_is_a_new_one_and_python_gives_the_same_bits(pretrain
     assert again.recipe.train.layer_decay < 1
 
 
+def test_a_file_that_was_trained_on_no_square_takes_the_size_that_is_given(tmp_path):
+    made = create_model("mae_nano_patch1_8", img_size=(8, 12))
+    torch.save(made.state_dict(), tmp_path / "oblong.pth")
+    for size in (None, (12, 12)):
+        with pytest.raises(ValueError, match="no square grid of patches; give the img_size that it was trained at"):
+            finetuning_recipe(tmp_path / "oblong.pth", img_size=size, flags={})
+    recipe = finetuning_recipe(tmp_path / "oblong.pth", img_size=(8, 12), flags={})
+    assert tuple(recipe.model.options["img_size"]) == (8, 12)
+    assert (recipe.model.name, recipe.model.options["num_heads"]) == ("vit_nano_patch1_8", 1)
+
+
 def test_a_model_that_starts_from_another_is_not_that_from_nothing(pretrained):
     options = {"epochs": 1, "batch_size": 16, "device": "cpu", "threads": 1, "quiet": True}
     few = {"data.limit": 48, "train.lr": 1e-12}
@@ -66,12 +78,51 @@ def test_a_model_that_starts_from_another_is_not_that_from_nothing(pretrained):
     assert (scratch.get_parameter(weight) - there.get_parameter(weight)).abs().max() > 0.01
 
 
-def test_an_interrupted_run_goes_on_by_train(pretrained, tmp_path, capsys):
+def test_an_interrupted_run_goes_on_by_train_and_by_finetune(pretrained, tmp_path, capsys):
     output = str(tmp_path / "run")
     assert run(["finetune", str(pretrained), *TINY, "--output", output, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert run(["train", "--resume", "--output", output, "--device", "cpu", "--threads", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["test_loss"] == result["test_loss"]
+    on = ["--resume", "--output", output, "--device", "cpu", "--threads", "1", "--json"]
+    for words in (["train", *on], ["finetune", *on], ["finetune", str(pretrained), *TINY, *on[:3], "--json"]):
+        assert run(words) == 0
+        assert json.loads(capsys.readouterr().out)["test_loss"] == result["test_loss"]
+    for more, words in (
+        (["--epochs", "2"], "train.epochs is 1 there and 2 here"),
+        (["--layer-decay", "0.5"], "train.layer_decay is"),
+    ):
+        assert run(["finetune", *on, *more]) == 2
+        assert words in capsys.readouterr().err
+    assert run(["finetune", str(tmp_path / "other"), *on]) == 2
+    assert f"{tmp_path / 'other'}: there is no such checkpoint" in capsys.readouterr().err
+
+
+def test_what_did_not_start_from_a_checkpoint_is_not_gone_on_with(tmp_path, capsys):
+    output = str(tmp_path / "run")
+    assert run(["train", *TINY, "--output", output]) == 0
+    assert run(["finetune", "--resume", "--output", output, *TINY[-4:]]) == 2
+    assert f"started from no checkpoint; `saccade train --resume --output {output}`" in capsys.readouterr().err
+
+
+def test_without_a_checkpoint_it_says_what_to_give(tmp_path, capsys):
+    assert run(["finetune", "--data", "digits"]) == 2
+    assert "name the CHECKPOINT to start from, a run's folder or a .pth" in capsys.readouterr().err
+    assert run(["finetune", "--resume"]) == 2
+    assert "--resume: name the folder of the run to go on with as --output" in capsys.readouterr().err
+    assert run(["finetune", str(tmp_path / "nope")]) == 2
+    assert "there is no such file or folder; give the folder of a run, or a file" in capsys.readouterr().err
+
+
+def test_what_is_pre_trained_goes_on_by_the_commands_that_it_names(tmp_path, capsys):
+    folder = str(tmp_path / "my run")
+    assert run(["pretrain", *TINY, "--output", folder]) == 0
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("next: "))
+    named = [shlex.split(words)[1:] for words in told.split("`")[1::2]]
+    assert [words[0] for words in named] == ["reconstruct", "probe", "finetune"]
+    picture, tuned = str(tmp_path / "made.png"), str(tmp_path / "tuned")
+    for words, more in zip(
+        named, (["--output", picture], ["--method", "knn"], [*TINY[2:6], "--output", tuned]), strict=True
+    ):
+        assert run([*words, *more, *TINY[-4:]]) == 0
 
 
 def test_other_weights_under_the_same_path_are_noticed(pretrained, tmp_path, capsys):

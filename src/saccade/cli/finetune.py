@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from saccade.cli.flags import NOTHING_SAID, RunFlags
 
+if TYPE_CHECKING:
+    from saccade.training.recipe import Recipe
+
 
 def finetune(
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     *,
     data: str | None = None,
     attention: str | None = None,
     layer_decay: float | None = None,
     convert_channels: Annotated[bool, Parameter(negative="")] = False,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     flags: RunFlags = NOTHING_SAID,
 ) -> None:
     """Fine-tune a pre-trained model as a classifier, as MAE does: rates that fall from head to input, mixup, drop path.
@@ -27,7 +31,7 @@ def finetune(
     Model, widths and attention are the checkpoint's; classes and channels are those of the data. At another image or
     patch size positions and whatever an attention keeps by place are interpolated, and a note says so. The run's folder
     holds what `saccade train` writes; train.log tells what was loaded, reshaped, started fresh, or not used. Where it
-    was interrupted, `saccade train --resume --output FOLDER` goes on: its recipe names the checkpoint.
+    was interrupted, `saccade finetune --resume --output FOLDER` goes on: its recipe names the checkpoint.
 
     Parameters
     ----------
@@ -42,34 +46,65 @@ def finetune(
         Rate of each block over that of the next, above 0 and at most 1.
     convert_channels
         Sum or repeat the weights that read pixels where the images have another number of channels.
+    resume
+        Go on with the run in --output from its last finished epoch, by the recipe that lies there; the end is the same,
+        bit by bit, as if it had not been interrupted.
     """
     from saccade.cli.console import note, print_values
-    from saccade.cli.going_on import told_how_to_go_on
+    from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
     from saccade.reports.curves import curves
+    from saccade.training.chosen import chosen_recipe
     from saccade.training.finetuning import finetuning_recipe
     from saccade.training.loop import train as run
     from saccade.training.progress import shown
     from saccade.training.recipe import parse_settings
     from saccade.training.run import default_folder
 
-    chosen = finetuning_recipe(
-        checkpoint,
-        recipe=flags.recipe,
-        attention=attention,
-        data=data,
-        img_size=flags.img_size,
-        on_bad_image=flags.on_bad_image,
-        convert_channels=convert_channels,
-        flags={**flags.of_training, "layer_decay": layer_decay},
-        settings=parse_settings(flags.set_),
-        trust_class=flags.trust_class,
-    )
+    settings = parse_settings(flags.set_)
+    said: dict[str, Any] = {
+        "attention": attention,
+        "data": data,
+        "img_size": flags.img_size,
+        "on_bad_image": flags.on_bad_image,
+        "flags": {**flags.of_training, "layer_decay": layer_decay},
+        "trust_class": flags.trust_class,
+    }
+    if resume:
+        # Its recipe has all that was taken from the checkpoint; what is said again must be the same.
+        again = {"model.checkpoint": checkpoint and str(checkpoint), "model.convert_channels": convert_channels or None}
+        settings = {name: value for name, value in again.items() if value is not None} | settings
+        chosen = chosen_recipe(recipe=recipe_to_go_on(flags), settings=settings, **said)
+        _require_checkpoint(chosen, flags.output)
+    elif checkpoint is None:
+        raise ValueError(
+            "finetune: name the CHECKPOINT to start from, a run's folder or a .pth, .bin or .safetensors file; "
+            "an interrupted run goes on by --resume --output FOLDER"
+        )
+    else:
+        chosen = finetuning_recipe(
+            checkpoint, recipe=flags.recipe, convert_channels=convert_channels, settings=settings, **said
+        )
     folder = flags.output or default_folder(
         f"finetuned-{chosen.model.name}", chosen.model.attention, chosen.data.name, chosen.train.seed
     )
-    with told_how_to_go_on("train", chosen, folder, flags), shown() as progress:
-        trained = run(chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress)
+    with told_how_to_go_on("finetune", chosen, folder, flags), shown() as progress:
+        trained = run(
+            chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress, resume=resume
+        )
     curves(trained.history, folder)
     note(f"written: {folder}")
     told = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")
     print_values({**trained.result, "output": str(folder)}, told, flags.json)
+
+
+def _require_checkpoint(recipe: Recipe, folder: Path | None) -> None:
+    """Refuses to go on with a run that began from nothing.
+
+    Raises:
+        ValueError: it did.
+    """
+    if recipe.model.checkpoint is None:
+        raise ValueError(
+            f"--resume: the run in {folder} started from no checkpoint; `saccade train --resume --output {folder}` "
+            "goes on with it"
+        )

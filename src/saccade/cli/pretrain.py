@@ -28,8 +28,8 @@ def pretrain(
     Beside the loss stands what predicting the mean colour would give, which is about 1: a model that stays there has
     learned nothing. At the end of an epoch stands, too, what the training part's mean picture would give, which a
     model must beat to have learned anything of the image before it; SimMIM's absolute error stands beside medians. The
-    run's folder holds what that of `saccade train` holds, and what
-    goes on with an interrupted run: `saccade pretrain --resume --output FOLDER`.
+    run's folder holds what that of `saccade train` holds, and what goes on with an interrupted run:
+    `saccade pretrain --resume --output FOLDER`.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ class Pretrained:
         """Options of the encoder that are known for sure: all of them, or what the shapes say."""
         if self.config is not None:
             return dict(self.config)
-        return {key: value for key, value in encoder_options(self.state).items() if key != "num_heads"}
+        return {key: value for key, value in encoder_options(self.state, self.source).items() if key != "num_heads"}
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -101,6 +101,11 @@ def read_pretrained(source: Path | str, trust_class: Collection[str] | None = No
         _, written, state = read_saved(path, trust_class)
         sha256 = written["weights_sha256"]
         return Pretrained(str(source), sha256, state, written["config"], written["name"], written["facts"])
+    if not path.exists():
+        raise ValueError(
+            f"{path}: there is no such file or folder; give the folder of a run, or a file with weights "
+            "(.pth, .bin or .safetensors)"
+        )
     state = mae_state(read_tensors(path), str(path))
     if missing := {"blocks.0.mlp.fc2.weight", "pos_embed"} - set(state):
         raise ValueError(f"{path} holds no Vision Transformer: it has no {' and no '.join(sorted(missing))}")
@@ -124,14 +129,21 @@ def weights_sha256(source: Path | str) -> str:
     return sha256_of(file)
 
 
-def classifier_of(found: Pretrained) -> tuple[str, str, dict[str, Any]]:
+def classifier_of(found: Pretrained, likely: tuple[int, int] | None = None) -> tuple[str, str, dict[str, Any]]:
     """Name, attention and options of the classifier that has a pre-trained model's encoder.
 
     Heads and attention stand in no file of others': the heads are as published, the attention softmax.
+
+    Args:
+        found: the pre-trained model.
+        likely: its rows and columns of patches, as `Pretrained.grid` takes them.
+
+    Raises:
+        ValueError: a file of others' whose grid is no square and not the likely one.
     """
-    known = encoder_options(found.state) if found.config is None else dict(found.config)
+    known = encoder_options(found.state, found.source) if found.config is None else dict(found.config)
     if found.config is None:
-        grid = found.grid()
+        grid = found.grid(likely)
         known["img_size"] = tuple(side * patch for side, patch in zip(grid, found.patch_size, strict=True))
         known["class_token"] = "cls_token" in found.state
         known["reg_tokens"] = found.state["reg_token"].shape[1] if "reg_token" in found.state else 0
