@@ -57,7 +57,7 @@ def test_all_methods_and_the_random_start_stand_in_one_table(tmp_path, capsys):
     assert about.startswith(
         "mae_nano_patch1_8 with softmax, frozen: its class token, on digits; learned from 100 images"
     )
-    assert " ".join(header.split()) == "probe chosen validation % test % random start % gained, points"
+    assert " ".join(header.split()) == "probe chosen validation % test % random weights % gained, points"
     assert [row.split()[0] for row in rows] == ["linear", "linear-bn", "knn"]
     # Nothing was trained, and the random start is that of the run's own seed.
     assert all(row.split()[-1] == "+0.00" for row in rows)
@@ -91,6 +91,17 @@ def test_a_classifier_is_probed_too(tmp_path, capsys):
     saved(tmp_path / "vit", "vit_nano_patch1_8")
     rows, _ = probed(capsys, tmp_path / "vit", "--method", "knn")
     assert rows[0]["model"] == "vit_nano_patch1_8"
+
+
+def test_what_a_classifier_s_head_reads_is_probed(tmp_path, capsys):
+    """As `saccade finetune` makes them: the last norm is behind the mean of the patches."""
+    saved(tmp_path / "vit", "vit_nano_patch1_8", global_pool="avg")
+    (own,), _ = probed(capsys, tmp_path / "vit", "--method", "knn", "--no-random")
+    assert own["settings"]["pool"] == "avg"
+    (token,), _ = probed(capsys, tmp_path / "vit", "--method", "knn", "--no-random", "--pool", "token")
+    assert token["settings"]["pool"] == "token"
+    assert run(["probe", str(tmp_path / "vit"), "--method", "knn", *ON_CPU]) == 0
+    assert "frozen: its mean of the patches, on digits" in capsys.readouterr().out
 
 
 def square(**options):

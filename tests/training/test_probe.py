@@ -12,7 +12,7 @@ from saccade.data.dataset import Split
 from saccade.data.pictures import Pictures
 from saccade.data.sources import load_data
 from saccade.models.sizes import create_model
-from saccade.training.features import Features, Part, extract
+from saccade.training.features import Features, Part, extract, own_pool
 from saccade.training.linear_probe import fitted
 from saccade.training.neighbours import nearest_classes
 from saccade.training.probe import METHODS, probe, probe_features, random_start
@@ -186,11 +186,26 @@ def test_features_are_the_tokens_of_whole_images(digits, name, pool):
 
 def test_features_of_a_classifier_are_what_its_head_reads(digits):
     model = made("vit_nano_patch1_8", global_pool="avg", class_token=False)
-    features = extract(model, digits, pool="avg")
+    features = extract(model, digits)
     with torch.no_grad():
         (batch,) = eval_batches(digits.test, digits, len(digits.test))
         expected = model.eval().forward_head(model.forward_features(batch.images), pre_logits=True)
     torch.testing.assert_close(features.test.x, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pool"),
+    [
+        ("mae_nano_patch1_8", {}, "token"),
+        ("vit_nano_patch1_8", {}, "token"),
+        ("vit_nano_patch1_8", {"global_pool": "avg"}, "avg"),
+        ("vit_nano_patch1_8", {"global_pool": "all"}, "avg"),
+        ("vit_nano_patch1_8", {"global_pool": ""}, "token"),
+        ("vit_nano_patch1_8", {"global_pool": "", "class_token": False}, "avg"),
+    ],
+)
+def test_each_model_is_read_by_what_it_was_made_for(name, options, pool):
+    assert own_pool(made(name, **options)) == pool
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -263,4 +278,4 @@ def test_what_cannot_be_probed_is_refused(digits, change, options, words):
 def test_a_class_token_that_is_not_there_is_refused(digits):
     model = made("vit_nano_patch1_8", global_pool="avg", class_token=False)
     with pytest.raises(ValueError, match='use pool="avg"'):
-        probe(model, digits)
+        probe(model, digits, pool="token")

@@ -18,8 +18,8 @@ def probe(
     *,
     data: str | None = None,
     method: str = "all",
-    pool: Literal["token", "avg"] = "token",
-    k: int = 20,
+    pool: Literal["token", "avg"] | None = None,
+    k: int | None = None,
     random: bool = True,
     device: str = "auto",
     batch_size: int = 256,
@@ -34,8 +34,9 @@ def probe(
 
     Every image goes through the whole encoder once, unmasked and not augmented. The linear probe is then the best
     linear classifier of the training part's features, with the penalty that the validation part likes best; the test
-    part is read once, at the end. There is no randomness in it. Beside it stands the same probe of the encoder as it
-    was before its training: what training was worth is the difference.
+    part is read once, at the end. There is no randomness in it. Beside it stands the same probe of the
+    same model with random weights: what all its training was worth is the difference. A run of `saccade pretrain` began
+    with these very weights; of a run of `saccade finetune` the difference is what both trainings were worth.
 
     Parameters
     ----------
@@ -48,11 +49,12 @@ def probe(
         linear; linear-bn, behind a BatchNorm without parameters, as in MAE; knn, a vote of the nearest training images
         by cosine similarity; or all.
     pool
-        What stands for an image: its class token, as in MAE, or (avg) the mean of its patches.
+        What stands for an image: its class token (token) or the mean of its patches (avg). Default: of a masked
+        autoencoder the class token, as in MAE; of a classifier what its head reads.
     k
-        Neighbours that vote.
+        Neighbours that vote. Default: 20.
     random
-        Whether the random start is probed, too.
+        Whether the model with random weights is probed, too.
     device
         auto, cpu, cuda, cuda:N or mps.
     batch_size
@@ -104,14 +106,14 @@ def _about(row: dict[str, Any]) -> str:
 
 
 def _table(found: Sequence[dict[str, Any]]) -> Table:
-    """A line a method; the random start beside, where it was probed."""
+    """A line a method; the model with random weights beside, where it was probed."""
     from rich.table import Table
 
     trained = [row for row in found if row["encoder"] == "trained"]
     random = {row["method"]: row for row in found if row["encoder"] == "random"}
     table = Table(box=None, pad_edge=False)
     table.add_column("probe")
-    beside = ("random start %", "gained, points") if random else ()
+    beside = ("random weights %", "gained, points") if random else ()
     for column in ("chosen", "validation %", "test %", *beside):
         table.add_column(column, justify="right")
     for row in trained:

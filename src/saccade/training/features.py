@@ -46,7 +46,7 @@ def extract(
     model: VisionTransformer | MaskedAutoencoder,
     dataset: Dataset,
     *,
-    pool: str = "token",
+    pool: str | None = None,
     batch_size: int = BATCH_SIZE,
     amp_dtype: str | None = None,
 ) -> Features:
@@ -58,8 +58,8 @@ def extract(
     Args:
         model: a masked autoencoder, of which the encoder is taken, or a classifier, of which all but the head.
         dataset: images of the model's size and channels.
-        pool: "token": the class token behind the last norm; "avg": the mean of the patches there. A classifier that
-            norms behind its pooling (`fc_norm`) norms the features, too.
+        pool: "token": the class token behind the last norm; "avg": the mean of the patches there; None: what the model
+            was made for (`own_pool`). A classifier that norms behind its pooling (`fc_norm`) norms the features, too.
         batch_size: images at a time; the features do not depend on it, rounding aside.
         amp_dtype: "bf16" runs float32 weights under autocast.
 
@@ -67,6 +67,7 @@ def extract(
         ValueError: another pool, a class token asked for where there is none, images of another size or number of
             channels, none that have classes, or a part without images.
     """
+    pool = own_pool(model) if pool is None else pool
     _check(model, dataset, pool)
     was_training = model.training
     model.eval()
@@ -77,6 +78,15 @@ def extract(
     finally:
         model.train(was_training)
     return Features(**parts, classes=len(dataset.classes), pool=pool)
+
+
+def own_pool(model: VisionTransformer | MaskedAutoencoder) -> str:
+    """What a model was made to be read by: a masked autoencoder the class token, a classifier what its head reads.
+
+    Behind any mean a classifier's last norm has been trained on means, and would mistake a class token for one.
+    """
+    means = isinstance(model, VisionTransformer) and (model.global_pool in ("avg", "all") or model.cls_token is None)
+    return "avg" if means else "token"
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ def probe(
     dataset: Dataset,
     *,
     method: str = "linear",
-    pool: str = "token",
+    pool: str | None = None,
     k: int = K,
     penalties: Sequence[float] = PENALTIES,
     batch_size: int = BATCH_SIZE,
@@ -44,7 +44,8 @@ def probe(
         dataset: images of the model's size and channels, normalised as those the model was trained on.
         method: "linear" or "linear_bn", the best linear classifier of the features or of the features behind a
             BatchNorm (see `fitted`); "knn", a vote of the nearest training images (see `nearest_classes`).
-        pool: what stands for an image: "token", the class token, or "avg", the mean of the patches.
+        pool: what stands for an image: "token", the class token, or "avg", the mean of the patches; None takes the
+            class token of a masked autoencoder, and what the head reads of a classifier.
         k: of "knn": neighbours that vote.
         penalties: of "linear" and "linear_bn": the strengths among which the validation part chooses.
         batch_size: images at a time.
@@ -99,7 +100,11 @@ def probe_features(
 
 
 def random_start(model: VisionTransformer | MaskedAutoencoder, seed: int = 0) -> VisionTransformer | MaskedAutoencoder:
-    """The same model with its first weights, f(seed, parameter name): what pre-training is to be compared with."""
+    """The same model with random weights, f(seed, parameter name): what all its training is to be compared with.
+
+    They are those that pre-training, or training from scratch, began with. Fine-tuning began with the weights of its
+    checkpoint instead.
+    """
     started = copy.deepcopy(model)
     started.reset_parameters(seed)
     return started

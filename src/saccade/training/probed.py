@@ -9,7 +9,7 @@ from typing import Any
 from saccade.training.device import choose_device, same_bits
 from saccade.training.evaluate import BATCH_SIZE
 from saccade.training.features import extract
-from saccade.training.neighbours import K
+from saccade.training.neighbours import K, check_neighbours
 from saccade.training.opened import open_model, prepared
 from saccade.training.probe import METHODS, probe_features, random_start
 
@@ -19,8 +19,8 @@ def probe_saved(
     *,
     data: str | None = None,
     methods: Sequence[str] = METHODS,
-    pool: str = "token",
-    k: int = K,
+    pool: str | None = None,
+    k: int | None = None,
     random: bool = True,
     device: str = "auto",
     batch_size: int = BATCH_SIZE,
@@ -28,15 +28,15 @@ def probe_saved(
     trust_class: Collection[str] = (),
     note: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Probes a model by each method, and then the same model with the weights that its training began with.
+    """Probes a model by each method, and then the same model with random weights (see `random_start`).
 
     Args:
         source: as `open_model` takes it.
         data: name or path; None takes what the model was trained on.
         methods: as `probe` takes them.
         pool: as `probe` takes it.
-        k: neighbours that vote.
-        random: whether the random start is probed, too: what training is worth is the difference.
+        k: of "knn": neighbours that vote; None takes `K`.
+        random: whether the random start is probed, too: what all its training is worth is the difference.
         device: as `choose_device` takes it.
         batch_size: images at a time.
         threads: of torch; None leaves its own choice.
@@ -48,18 +48,23 @@ def probe_saved(
         ("trained" or "random") and "device".
 
     Raises:
-        ValueError: no model there, or data that cannot be had.
+        ValueError: no model there, data that cannot be had, or neighbours that it has not or nobody asks for.
     """
     if batch_size < 1:
         raise ValueError(f"--batch-size {batch_size}: must be at least 1")
+    if k is not None and "knn" not in methods:
+        raise ValueError(f"--k {k}: only nearest neighbours vote: leave it out, or take --method knn or all")
     place = choose_device(device)
     model, facts = open_model(source, trust_class, note=note)
     dataset = prepared(model, facts, source, data, note)
+    voting = K if k is None else k
+    if "knn" in methods:
+        check_neighbours(voting, len(dataset.train))
     images = sum(len(part) for part in dataset.splits.values())
     found = []
     with same_bits(place, threads):
         for encoder in ("trained", "random") if random else ("trained",):
-            # The seed of the run, so that the random encoder is the one that its training began with.
+            # The seed of the run, so that the random encoder is the one that training from scratch began with.
             encoding = model if encoder == "trained" else random_start(model, facts.get("seed") or 0)
             note(f"features of {images:,} images by the {encoder} encoder")
             features = extract(
@@ -74,7 +79,7 @@ def probe_saved(
                         "attention": model.attention,
                         "data": dataset.name,
                         "encoder": encoder,
-                        **probe_features(features, method=method, k=k),
+                        **probe_features(features, method=method, k=voting),
                         "device": str(place),
                     }
                 )
