@@ -19,6 +19,7 @@ from saccade.comparison.then import Then, chosen_then, then_from
 from saccade.comparison.worker import train_cell
 from saccade.errors import Busy
 from saccade.models.weights import load_model
+from saccade.reports.numbers import duration
 from saccade.training.probe import probe
 from saccade.training.progress import Progress, Silent
 from saccade.training.recipe import with_values
@@ -139,6 +140,15 @@ def test_what_confounds_is_said_beforehand_and_what_does_not_apply_is_not(first)
     assert "from scratch only" not in rules
 
 
+def test_a_finished_run_is_said_to_have_taken_what_the_table_says(second):
+    comparison, said, _ = second
+    (line,) = (line for line in said.lines if line.startswith("1/1 linear, rate "))
+    (row,) = (row for row in comparison.rows if row.attention == "linear")
+    assert line.endswith(f" % on the test part, {duration(row.train_seconds)}")
+    (record,) = (one for one in of_kind(comparison, "accuracy") if one.attention == "linear")
+    assert row.train_seconds == record.values["train_seconds"] + record.values["then_seconds"]
+
+
 def test_the_answer_names_what_it_rests_on(second, folder):
     comparison, *_ = second
     assert comparison.sentence.startswith("No recommendation")
@@ -192,7 +202,8 @@ def test_fine_tuning_starts_from_the_cells_own_encoder_and_stands_beside_the_sam
     assert values["test_top1_percent"] == results["finetune"]["test_top1_percent"]
     assert values["test_correct"] == results["finetune"]["test_correct"]
     assert values["scratch_test_top1_percent"] == results["scratch"]["test_top1_percent"]
-    assert values["then_seconds"] == results["finetune"]["train_seconds"]
+    for what, same in (("seconds", "train_seconds"), ("images_seen", "images_seen")):
+        assert values[f"then_{what}"] == results["finetune"][same]
     assert values["test_loss"] == json.loads((cell / "run" / "result.json").read_text())["test_loss"]
     assert record.conditions["then"]["recipe"]["train"]["epochs"] == 1
 
@@ -217,7 +228,9 @@ def test_a_probe_for_tuning_does_not_see_the_test_part(tmp_path, monkeypatch):
     values, _ = stages.result(Then())
     assert "validation_top1_percent" in values
     assert not [name for name in values if name.startswith(("test_", "random_"))]
-    assert all(dataset.test is stages.dataset.validation for dataset in seen)
+    # Nobody asks what a random encoder would have been worth.
+    assert [dataset.test is stages.dataset.validation for dataset in seen] == [True]
+    assert list(json.loads((tmp_path / "probe.json").read_text())) == ["pre-trained"]
 
 
 def test_a_run_that_cannot_be_gone_on_with_is_begun_anew(tmp_path):

@@ -118,6 +118,13 @@ def test_the_sentence_says_what_is_compared_and_what_went_before(records):
     assert "3 seeds, 1 scale, pre-trained for 80 epochs as a masked autoencoder, then linear probe" in text
 
 
+def test_the_images_of_pre_training_and_those_of_fine_tuning_are_both_told(records):
+    assert "86,016 seen by each run)" in basis(records).sentence
+    assert "86,016 seen by each run in pre-training)" in basis(pretrained(records)).sentence
+    tuned = basis(pretrained(records, FINETUNE, then_images_seen=21_540))
+    assert "86,016 seen by each run in pre-training and 21,540 in fine-tuning)" in tuned.sentence
+
+
 def test_seconds_are_those_of_pre_training_and_of_what_follows(records):
     found = rows(pretrained(records))
     assert found[0].train_seconds == 12.5 + 2.5

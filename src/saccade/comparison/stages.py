@@ -82,7 +82,7 @@ class Stages:
         return values, first.data_facts
 
     def _probed(self, first: Trained, then: Then) -> dict[str, Any]:
-        """The frozen encoder judged, and beside it the one that it was before it had learned anything."""
+        """The frozen encoder judged, and beside it, for the test part, one that has not learned anything."""
         assert isinstance(first.model, MaskedAutoencoder)
         # Where nothing of the test part may be seen, the validation part stands in for it.
         dataset = self.dataset if self.test else replace(self.dataset, test=self.dataset.validation)
@@ -91,8 +91,9 @@ class Stages:
             began = time.perf_counter()
             found = probe(first.model, dataset, **told)
             seconds = time.perf_counter() - began
-            random = probe(random_start(first.model, self.recipe.train.seed), dataset, **told)
-        write_whole(self.folder / "probe.json", json.dumps({"pre-trained": found, "random": random}, indent=2) + "\n")
+            random = probe(random_start(first.model, self.recipe.train.seed), dataset, **told) if self.test else {}
+        probes = {"pre-trained": found} | ({"random": random} if self.test else {})
+        write_whole(self.folder / "probe.json", json.dumps(probes, indent=2) + "\n")
         return self._judged(found, seconds, "random", random) | {"probe_settings": found["settings"]}
 
     def _finetuned(self, first: Trained, recipe: Recipe) -> dict[str, Any]:
@@ -108,7 +109,8 @@ class Stages:
             scratch = self.run("scratch", _from_scratch(recipe)).result if self.test else {}
         except Diverged as diverged:
             raise Diverged(f"in fine-tuning, {diverged}") from diverged
-        return self._judged(tuned, tuned["train_seconds"], "scratch", scratch)
+        judged = self._judged(tuned, tuned["train_seconds"], "scratch", scratch)
+        return judged | {"then_images_seen": tuned["images_seen"]}
 
     def _judged(
         self, found: Mapping[str, Any], seconds: float, reference: str, other: Mapping[str, Any]

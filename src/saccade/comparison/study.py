@@ -12,6 +12,8 @@ from saccade.comparison.question import Entry, Question
 from saccade.comparison.store import Store
 from saccade.comparison.tuning import MOST_EXTENSIONS, TUNING_SEED, best_rate, rate_grid, widened
 from saccade.record import Record
+from saccade.reports.numbers import duration
+from saccade.reports.trained import trained_seconds
 from saccade.training.progress import Progress
 
 Rates = Mapping[str, float]
@@ -127,5 +129,5 @@ def _outcome(record: Record) -> str:
     if record.error is not None:
         return f"{who}: {record.error}"
     part = "test" if record.kind == "accuracy" else "validation"
-    top1, seconds = record.values[f"{part}_top1_percent"], record.values["train_seconds"]
-    return f"{who}: {top1:.2f} % on the {part} part, {seconds:.0f} s"
+    top1, seconds = record.values[f"{part}_top1_percent"], trained_seconds(record)
+    return f"{who}: {top1:.2f} % on the {part} part, {duration(seconds)}"

@@ -19,7 +19,8 @@ class Basis:
     Attributes:
         model: its name.
         data: facts of the images.
-        images_seen: by each training run.
+        images_seen: by each training run; in pre-training, where there was any.
+        then_images_seen: by each run in the fine-tuning that followed.
         seeds: of softmax's finished runs.
         operations: counts of softmax's model.
         conditions: under which costs were measured, else under which models were trained.
@@ -32,6 +33,7 @@ class Basis:
     model: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     images_seen: int | None = None
+    then_images_seen: int | None = None
     seeds: tuple[int, ...] = ()
     operations: Mapping[str, Any] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +52,14 @@ class Basis:
     def _data(self) -> str:
         images = self.data.get("images", {})
         counts = [f"{images[part]:,} {part} images" for part in ("train", "test") if part in images]
-        seen = [f"{self.images_seen:,} seen by each run"] if self.images_seen is not None else []
-        return _with(str(self.data.get("name", "")), [*counts, *seen])
+        return _with(str(self.data.get("name", "")), [*counts, *self._seen()])
+
+    def _seen(self) -> Sequence[str]:
+        if self.images_seen is None:
+            return []
+        seen = f"{self.images_seen:,} seen by each run" + (" in pre-training" if self.course.judged_by else "")
+        then = "" if self.then_images_seen is None else f" and {self.then_images_seen:,} in fine-tuning"
+        return [seen + then]
 
     def _model(self) -> str:
         counted = self.operations
@@ -91,6 +99,7 @@ def basis(records: Iterable[Record], margin_points: int | float = 1.0, *, scales
         model=own[-1].model if own else "",
         data=(runs[-1].data or {}) if runs else {},
         images_seen=runs[-1].values.get("images_seen") if runs else None,
+        then_images_seen=runs[-1].values.get("then_images_seen") if runs else None,
         seeds=tuple(sorted({record.seed for record in runs if record.seed is not None})),
         operations=counted[-1].values if counted else {},
         conditions=costs[-1].conditions if costs else {},

@@ -51,11 +51,12 @@ def course_of(records: Iterable[Record]) -> Course:
 
 
 def _course(record: Record, then: Mapping[str, Any]) -> Course:
+    assert record.recipe is not None
     start = f"pre-trained for {_epochs(record.recipe)} as a masked autoencoder, then"
     if then["how"] == "probe":
         return Course(f"{start} {_PROBES[then['method']]}", "probe", "random")
     return Course(f"{start} fine-tuned for {_epochs(then['recipe'])}", "fine-tune", "scratch")
 
 
-def _epochs(recipe: Mapping[str, Any] | None) -> str:
-    return many(recipe["train"]["epochs"], "epoch") if recipe else "some epochs"
+def _epochs(recipe: Mapping[str, Any]) -> str:
+    return many(recipe["train"]["epochs"], "epoch")

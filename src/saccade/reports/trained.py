@@ -36,8 +36,8 @@ class Trained:
     @property
     def train_seconds(self) -> float | None:
         """Seconds of training and of what followed on it, mean over seeds."""
-        trained, followed = self.mean_of("train_seconds"), self.mean_of("then_seconds")
-        return None if trained is None else trained + (followed or 0.0)
+        there = self.mean_of("train_seconds") is not None
+        return mean(map(trained_seconds, self.finished.values())) if there else None
 
     @property
     def lr(self) -> float | None:
@@ -65,6 +65,11 @@ def rate_of(record: Record) -> float:
     """The learning rate of a run."""
     assert record.recipe is not None
     return float(record.recipe["train"]["lr"])
+
+
+def trained_seconds(record: Record) -> float:
+    """Seconds of a run's training and of what followed on it."""
+    return float(record.values["train_seconds"]) + float(record.values.get("then_seconds", 0.0))
 
 
 def validation_percent(record: Record, chance_percent: float) -> float:
