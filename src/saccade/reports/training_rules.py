@@ -18,7 +18,7 @@ from saccade.reports.trained import (
     trained_by_function,
     validation_percent,
 )
-from saccade.training.pretraining import LEAST_GAIN
+from saccade.training.pretraining import below
 
 # A run has learned something where it has come this part of the way from guessing to all right.
 LEAST_LEARNED = 0.1
@@ -96,11 +96,11 @@ def nothing_reconstructed(records: Sequence[Record], rows: Sequence[Row]) -> Ite
 
 
 def _not_below(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows whose loss is not below another one of theirs, by more than a constant reaches by chance."""
+    """The rows whose loss is not below another one of theirs."""
     return [
         row
         for row in rows
-        if row.loss is not None and (other := getattr(row, name)) is not None and row.loss > (1 - LEAST_GAIN) * other
+        if row.loss is not None and (other := getattr(row, name)) is not None and not below(row.loss, other)
     ]
 
 

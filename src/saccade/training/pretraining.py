@@ -119,13 +119,13 @@ class Pretraining(Objective[MaskedAutoencoder, Reconstructed]):
     def warning(self, row: Row, epochs: int) -> str:
         """After a tenth of the epochs, and at least one, where the mean is not beaten; at the end, the mean picture."""
         done = row["epoch"] + 1
-        if done == math.ceil(WARNING_SHARE * epochs) and not _below(row["train_loss"], row["train_baseline_loss"]):
+        if done == math.ceil(WARNING_SHARE * epochs) and not below(row["train_loss"], row["train_baseline_loss"]):
             return (
                 f"warning: after {done} of {epochs} epochs the loss, {row['train_loss']:.4f}, is not below what "
                 f"predicting the {self.average} gives, {row['train_baseline_loss']:.4f}: nothing is learned yet; try "
                 f"{_REMEDIES}"
             )
-        if done == epochs and not _below(row["eval_loss"], row["eval_mean_picture_loss"]):
+        if done == epochs and not below(row["eval_loss"], row["eval_mean_picture_loss"]):
             return (
                 f"warning: at the end the validation loss, {row['eval_loss']:.4f}, is not below what predicting the "
                 f"{self.average} picture gives, {row['eval_mean_picture_loss']:.4f}: what is predicted does not depend "
@@ -218,5 +218,6 @@ def _hidden_targets(
     return model.targets(off_grid(patchify(images, model.patch_embed.patch_size), hidden)), hidden
 
 
-def _below(loss: float, mean_loss: float) -> bool:
+def below(loss: float, mean_loss: float) -> bool:
+    """Whether a loss is below that of a constant by more than a constant reaches by chance."""
     return loss < (1 - LEAST_GAIN) * mean_loss
