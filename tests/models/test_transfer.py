@@ -156,6 +156,16 @@ def test_channels_are_converted_as_timms(there, wanted):
     assert_close(convert_channels(weight, wanted), theirs)
 
 
+def test_channels_that_are_dropped_are_told(saved):
+    pretrained, model = autoencoder(), classifier(in_chans=2)
+    transfer = start_from(model, saved(pretrained), convert_channels=True)
+    assert transfer.reshaped["patch_embed.proj.weight"].how == (
+        "weights converted to 2 channels (of the first 2 of 3, the others dropped)"
+    )
+    kept = pretrained.patch_embed.proj.weight[:, :2] * 3 / 2
+    assert_close(model.patch_embed.proj.weight, kept)
+
+
 def test_a_grey_image_is_seen_as_it_was_in_colour(saved):
     pretrained, model = autoencoder(), classifier(in_chans=1)
     transfer = start_from(model, saved(pretrained), convert_channels=True)

@@ -45,7 +45,8 @@ def finetune(
     layer_decay
         Rate of each block over that of the next, above 0 and at most 1.
     convert_channels
-        Sum or repeat the weights that read pixels where the images have another number of channels.
+        Convert the weights that read pixels where the images have another number of channels: for one they are summed,
+        for more repeated, and for fewer those of the first channels are kept.
     resume
         Go on with the run in --output from its last finished epoch, by the recipe that lies there; the end is the same,
         bit by bit, as if it had not been interrupted.

@@ -48,7 +48,8 @@ def convert_channels(weight: Float[Tensor, "d c y x"], channels: int) -> Float[T
     """A first convolution for images of another number of channels, as timm does it.
 
     For one channel the weights are summed: it answers to a grey image as it did to that image in colour. For more they
-    are repeated in turn, and scaled so that an equal value in all channels has the effect that it had.
+    are repeated in turn, and for fewer those of the first channels are kept and the others dropped, which loses what
+    they told of the image; both are scaled so that an equal value in all channels has the effect that it had.
     """
     there = weight.shape[1]
     if there == channels:

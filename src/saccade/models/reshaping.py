@@ -63,9 +63,9 @@ class Reshaping:
                     f"--set data.in_chans={there} the images"
                 )
             if there != channels:
-                self._put(
-                    state, name, convert_channels(weight, channels), f"weights converted to {_channels(channels)}"
-                )
+                how = f"weights converted to {_channels(channels)}"
+                how += f" (of the first {channels} of {there}, the others dropped)" if 1 < channels < there else ""
+                self._put(state, name, convert_channels(weight, channels), how)
             if weight.shape[2:] != patch:
                 how = f"weights resized to patches of {patch[0]} x {patch[1]} pixels"
                 how = f"{self.reshaped[name].how}, {how}" if name in self.reshaped else how

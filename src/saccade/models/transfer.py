@@ -105,7 +105,7 @@ def start_from(
         model: built, on any device.
         source: a folder that `save_model` wrote, or a file (.pth, .bin, .safetensors) of facebookresearch/mae,
             transformers or timm.
-        convert_channels: sums or repeats the weights that read pixels where the number of channels is another.
+        convert_channels: sums, repeats or cuts the weights that read pixels where the number of channels is another.
 
     Raises:
         ValueError: something else than a Vision Transformer or a masked autoencoder, or one whose encoder differs.

@@ -196,7 +196,7 @@ def finetune(
         data: as for `train`; None takes what the checkpoint was trained on, or the recipe's.
         attention: where the checkpoint does not tell it.
         layer_decay: rate of each block over that of the next.
-        convert_channels: sums or repeats the weights that read pixels where the images have other channels.
+        convert_channels: sums, repeats or cuts the weights that read pixels where the images have other channels.
         recipe: as for `train`, and what follows; None takes the one that fits the size of the images.
         epochs: passes over the training images.
         lr: highest learning rate.

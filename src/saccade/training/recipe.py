@@ -24,7 +24,7 @@ class ModelRecipe:
         checkpoint: pre-trained model whose encoder it starts from: a folder of a saved model, or a file of weights of
             facebookresearch/mae, transformers or timm; None starts from nothing.
         checkpoint_sha256: of those weights, written out with the run; other weights are then refused.
-        convert_channels: sums or repeats the weights that read pixels where the checkpoint's channels are others.
+        convert_channels: sums, repeats or cuts the weights that read pixels where the checkpoint's channels are others.
     """
 
     name: str = "vit_nano_patch1_8"
