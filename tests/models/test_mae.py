@@ -222,6 +222,70 @@ def test_an_encoder_alone_and_learned_positions_are_refused(tmp_path):
         load_mae(tmp_path / "y.pth")
 
 
+def without(state, *names):
+    return {key: value for key, value in state.items() if not key.startswith(names)}
+
+
+def theirs_of(state):
+    """As transformers has it, in float32."""
+    model = made().float()
+    model.load_state_dict(state)
+    return transformers_state(model)
+
+
+QUERY = "vit.encoder.layer.0.attention.attention.query.weight"
+MISFITS = {
+    "SimMIM": (lambda _: made(objective="simmim").state_dict(), "decoder_embed.weight is missing"),
+    "other blocks": (lambda _: made(block="xformers").state_dict(), "blocks.0.attn.qkv.bias is missing"),
+    "a key less": (lambda one: without(one, "norm.bias"), "norm.bias is missing"),
+    "a key more": (lambda one: {**one, "head.bias": one["norm.bias"]}, "head.bias is unknown"),
+    "another shape": (lambda one: {**one, "norm.bias": torch.ones(3)}, r"norm.bias is \(3,\), not \(32,\)"),
+    "no blocks": (lambda one: without(one, "blocks."), "blocks.0 is missing"),
+    "no decoder's blocks": (lambda one: without(one, "decoder_blocks."), "decoder_blocks.0 is missing"),
+    "no MLP": (lambda one: without(one, "blocks.0.mlp"), "blocks.0.mlp.fc2.weight is missing"),
+    "no positions": (lambda one: without(one, "pos_embed"), "pos_embed is missing"),
+    "no decoder's positions": (lambda one: without(one, "decoder_pos_embed"), "decoder_pos_embed is missing"),
+    "flat patches": (
+        lambda one: {**one, "patch_embed.proj.weight": one["patch_embed.proj.weight"].flatten(1)},
+        r"patch_embed.proj.weight is \(32, 48\), not of 4 dimensions",
+    ),
+    "flat positions": (lambda one: {**one, "pos_embed": torch.ones(65)}, r"pos_embed is \(65,\), not of 3 dimensions"),
+    "no keys": (
+        lambda one: without(theirs_of(one), QUERY.replace("query", "key")),
+        f"beside {QUERY} is no key or no value of its shape",
+    ),
+    "values of another shape": (
+        lambda one: {**theirs_of(one), QUERY.replace("query", "value"): torch.ones(32, 31)},
+        f"beside {QUERY} is no key or no value of its shape",
+    ),
+}
+
+
+@pytest.mark.parametrize(("broken", "words"), MISFITS.values(), ids=MISFITS.keys())
+def test_weights_that_do_not_fit_are_refused_by_name(broken, words, tmp_path):
+    torch.save(broken(made().float().state_dict()), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"x.pth does not fit its model: {words}$"):
+        load_mae(tmp_path / "x.pth", num_heads=4, decoder_num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((16, 24), r"has 24 patches, which are no square grid"),
+        ((16, 64), r"not the fixed sines of MAE on 8 x 8 patches"),
+    ],
+)
+def test_the_grid_of_a_file_is_asked_for_where_it_is_no_square(size, words, tmp_path):
+    ours = made(img_size=size).float()
+    torch.save(ours.state_dict(), tmp_path / "x.pth")
+    heads = {"num_heads": 4, "decoder_num_heads": 2}
+    with pytest.raises(ValueError, match=rf"{words}.* img_size=\(rows, columns\)"):
+        load_mae(tmp_path / "x.pth", **heads)
+    assert load_mae(tmp_path / "x.pth", **heads, img_size=size).config == ours.config
+    with pytest.raises(ValueError, match=r"decoder_pos_embed is .*, not"):
+        load_mae(tmp_path / "x.pth", **heads, img_size=48)
+
+
 def test_only_softmax_is_written_for_transformers():
     with pytest.raises(ValueError, match="no linear"):
         transformers_state(made("linear"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from saccade.models.mae import MaskedAutoencoder
+from saccade.models.weights import check_fits
 
 # What transformers calls a module, on the hub and in its newer classes, and what facebookresearch/mae calls it.
 _RENAMED = [
@@ -64,20 +66,25 @@ def load_mae(path: Path | str, **overrides: Any) -> MaskedAutoencoder:
 
     Args:
         path: a file.
-        overrides: arguments of MaskedAutoencoder that the checkpoint does not hold, as num_heads and norm_pix_loss.
+        overrides: arguments of MaskedAutoencoder that the checkpoint does not hold, as num_heads, norm_pix_loss, and
+            img_size where its patches are no square grid.
 
     Raises:
-        ValueError: no such file, a pickle of anything else, no weights of a masked autoencoder, an encoder alone, or
-            positions that are not MAE's fixed ones.
+        ValueError: no such file, a pickle of anything else, no weights of a masked autoencoder, an encoder alone,
+            weights that are missing, unknown or of another shape, a grid that is no square and not said, or positions
+            that are not MAE's fixed ones.
     """
     path = Path(path)
     state = mae_state(read_tensors(path), str(path))
-    options = {**_options(state, path), **overrides}
-    model = MaskedAutoencoder(**options)
+    model = MaskedAutoencoder(**_options(state, path, overrides))
+    check_fits(path, model.state_dict(), state)
     for name in ("pos_embed", "decoder_pos_embed"):
-        fixed = getattr(model, name)
-        if fixed.shape != state[name].shape or not torch.allclose(fixed, state[name].float(), atol=1e-5):
-            raise ValueError(f"{path}: its {name} are not the fixed sines of MAE, which this model keeps")
+        if not torch.allclose(getattr(model, name), state[name].float(), atol=1e-5):
+            rows, columns = model.tokens.grid
+            raise ValueError(
+                f"{path}: its {name} are not the fixed sines of MAE on {rows} x {columns} patches, which this model "
+                "keeps; where the grid is another one, give img_size=(rows, columns), in pixels"
+            )
     model.load_state_dict(state)
     return model
 
@@ -90,7 +97,7 @@ def mae_state(state: Mapping[str, Tensor], source: str = "the state dict") -> di
         source: what the error names.
 
     Raises:
-        ValueError: keys that belong to neither.
+        ValueError: keys that belong to neither, or queries without keys and values of their shape.
     """
     if "patch_embed.proj.weight" in state:
         return dict(state)
@@ -101,10 +108,13 @@ def mae_state(state: Mapping[str, Tensor], source: str = "the state dict") -> di
         )
     renamed = {_renamed(key, _RENAMED): value for key, value in state.items()}
     joined = {key: value for key, value in renamed.items() if not re.search(r"\.attn\.[qkv]\.", key)}
-    for key in renamed:
-        if ".attn.q." in key:
-            parts = [renamed[key.replace(".attn.q.", f".attn.{one}.")] for one in "qkv"]
-            joined[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
+    for key, name in ((key, _renamed(key, _RENAMED)) for key in state):
+        if ".attn.q." in name:
+            parts = [renamed.get(name.replace(".attn.q.", f".attn.{one}.")) for one in "qkv"]
+            alike = [part for part in parts if part is not None and part.shape == state[key].shape]
+            if len(alike) < len(parts):
+                raise ValueError(f"{source} does not fit its model: beside {key} is no key or no value of its shape")
+            joined[name.replace(".attn.q.", ".attn.qkv.")] = torch.cat(alike)
     return joined
 
 
@@ -172,34 +182,62 @@ def _reason(error: Exception) -> str:
     return ": ".join(filter(None, [type(error).__name__, sentence]))
 
 
-def _options(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """What the shapes say of the model."""
+def _options(state: Mapping[str, Tensor], path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shapes say of the model, and what they do not."""
     if "decoder_pred.weight" not in state:
         raise ValueError(
             f"{path} holds the encoder alone: pre-training needs the decoder, too, as in the full checkpoint"
         )
-    side = int((state["pos_embed"].shape[1] - 1) ** 0.5)
-    rows, columns = state["patch_embed.proj.weight"].shape[2:]
-    return {
-        **encoder_options(state),
-        "img_size": (side * rows, side * columns),
-        "decoder_embed_dim": state["decoder_embed.weight"].shape[0],
-        "decoder_depth": _depth(state, "decoder_blocks"),
+    options = {
+        **encoder_options(state, str(path)),
+        "decoder_embed_dim": _shape(state, "decoder_embed.weight", 2, str(path))[0],
+        "decoder_depth": _depth(state, "decoder_blocks", str(path)),
+        **overrides,
     }
+    if "img_size" not in overrides:
+        patches = _shape(state, "pos_embed", 3, str(path))[1] - 1
+        side = math.isqrt(max(0, patches))
+        if side**2 != patches:
+            raise ValueError(
+                f"{path} has {patches} patches, which are no square grid, and does not say which: "
+                "load_mae needs its img_size=(rows, columns), in pixels"
+            )
+        options["img_size"] = tuple(side * pixels for pixels in options["patch_size"])
+    return options
 
 
-def encoder_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes of an encoder's weights, under our names, say of it; heads are as published."""
-    width, channels, *patch = state["patch_embed.proj.weight"].shape
+def encoder_options(state: Mapping[str, Tensor], source: str = "the state dict") -> dict[str, Any]:
+    """What the shapes of an encoder's weights, under our names, say of it; heads are as published.
+
+    Args:
+        state: under our names.
+        source: what the error names.
+
+    Raises:
+        ValueError: weights that are missing, or have other dimensions.
+    """
+    width, channels, *patch = _shape(state, "patch_embed.proj.weight", 4, source)
     return {
         "patch_size": tuple(patch),
         "in_chans": channels,
         "embed_dim": width,
-        "depth": _depth(state, "blocks"),
+        "depth": _depth(state, "blocks", source),
         "num_heads": max(1, width // (80 if width == 1280 else 64)),
-        "mlp_ratio": state["blocks.0.mlp.fc2.weight"].shape[1] / width,
+        "mlp_ratio": _shape(state, "blocks.0.mlp.fc2.weight", 2, source)[1] / width,
     }
 
 
-def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
-    return 1 + max(int(key.split(".")[1]) for key in state if key.startswith(f"{blocks}."))
+def _depth(state: Mapping[str, Tensor], blocks: str, source: str) -> int:
+    found = (re.match(rf"{blocks}\.(\d+)\.", key) for key in state)
+    depth = 1 + max((int(block[1]) for block in found if block), default=-1)
+    if depth == 0:
+        raise ValueError(f"{source} does not fit its model: {blocks}.0 is missing")
+    return depth
+
+
+def _shape(state: Mapping[str, Tensor], key: str, dimensions: int, source: str) -> torch.Size:
+    if key not in state:
+        raise ValueError(f"{source} does not fit its model: {key} is missing")
+    if (shape := state[key].shape).numel() == 0 or len(shape) != dimensions:
+        raise ValueError(f"{source} does not fit its model: {key} is {tuple(shape)}, not of {dimensions} dimensions")
+    return shape

@@ -72,7 +72,7 @@ def load_model(
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     model.name = written["name"]
     model.to(_DTYPES[written["dtype"]])
-    _check_fits(folder / WEIGHTS, model.state_dict(), state)
+    check_fits(folder / WEIGHTS, model.state_dict(), state)
     model.load_state_dict(state)
     return model, written["facts"]
 
@@ -132,6 +132,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise
 
 
+def check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Whether a file holds all weights of a model, in their shapes, and no others.
+
+    Raises:
+        ValueError: the first key, by name, that is missing, unknown or of another shape.
+    """
+    for key in sorted(wanted.keys() | found.keys()):
+        if key not in found or key not in wanted:
+            raise ValueError(f"{path} does not fit its model: {key} is {'missing' if key in wanted else 'unknown'}")
+        if wanted[key].shape != found[key].shape:
+            raise ValueError(
+                f"{path} does not fit its model: {key} is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
+            )
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
@@ -186,13 +201,3 @@ def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file: {error}") from error
-
-
-def _check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    for key in sorted(wanted.keys() | found.keys()):
-        if key not in found or key not in wanted:
-            raise ValueError(f"{path} does not fit its model: {key} is {'missing' if key in wanted else 'unknown'}")
-        if wanted[key].shape != found[key].shape:
-            raise ValueError(
-                f"{path} does not fit its model: {key} is {tuple(found[key].shape)}, not {tuple(wanted[key].shape)}"
-            )

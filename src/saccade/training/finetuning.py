@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.models.options import rows_and_columns
 from saccade.models.pretrained import Pretrained, classifier_of, read_pretrained
 from saccade.training.chosen import chosen_recipe
 from saccade.training.recipe import Recipe, with_values
@@ -34,7 +35,7 @@ def finetuning_recipe(
         data: name or path; None takes what the checkpoint was trained on, or the recipe's.
         img_size: one side, or rows and columns, in pixels; None keeps the checkpoint's.
         on_bad_image: "error" or "skip"; None keeps the recipe's.
-        convert_channels: sums or repeats the weights that read pixels where the images have other channels.
+        convert_channels: sums, repeats or cuts the weights that read pixels where the images have other channels.
         flags: values of `TrainRecipe` by name; those that are None keep the recipe's.
         settings: any other field of the recipe.
         trust_class: classes outside saccade's table that a recipe's file or the checkpoint may name as its attention.
@@ -43,8 +44,9 @@ def finetuning_recipe(
         ValueError: no pre-trained model, an unknown name, a wrong type, a value out of its range.
     """
     found = read_pretrained(checkpoint, trust_class)
-    name, own, options = classifier_of(found)
-    base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(found), trust_class)
+    likely = None if img_size is None else _grid_of(found, img_size)
+    name, own, options = classifier_of(found, likely)
+    base = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or recipe_for(found, likely), trust_class)
     values: dict[str, Any] = {f"model.options.{option}": value for option, value in options.items()}
     values |= {"model.name": name, "model.attention": own, "model.checkpoint": str(checkpoint)}
     values["model.convert_channels"] = convert_channels or base.model.convert_channels
@@ -62,12 +64,21 @@ def finetuning_recipe(
     )
 
 
-def recipe_for(found: Pretrained) -> str:
-    """The named recipe that fits the images that a model was trained on."""
-    return recipe_for_size(side * patch for side, patch in zip(found.grid(), found.patch_size, strict=True))
+def recipe_for(found: Pretrained, likely: tuple[int, int] | None = None) -> str:
+    """The named recipe that fits the images that a model was trained on, whose grid is perhaps the likely one."""
+    return recipe_for_size(side * patch for side, patch in zip(found.grid(likely), found.patch_size, strict=True))
 
 
 def recipe_for_size(img_size: Iterable[int]) -> str:
     """The named recipe that fits images of so many rows and columns."""
     longest = max(img_size)
     return "finetune-digits" if longest <= 8 else "finetune-cifar10-micro" if longest <= 32 else "finetune"
+
+
+def _grid_of(found: Pretrained, img_size: Sequence[int] | int) -> tuple[int, int]:
+    """Rows and columns of the model's patches on images of that size."""
+    size = img_size[0] if isinstance(img_size, Sequence) and len(img_size) == 1 else img_size
+    rows, columns = (
+        pixels // patch for pixels, patch in zip(rows_and_columns("img_size", size), found.patch_size, strict=True)
+    )
+    return rows, columns
