@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import saccade
 from saccade.cli import run
 from saccade.models.mae_weights import transformers_state
+from saccade.training import probed as probed_module
 
 ON_CPU = ["--device", "cpu", "--threads", "1"]
 FACTS = {
@@ -180,6 +182,35 @@ def test_a_state_dict_of_another_kind_is_refused(tmp_path, capsys):
 def test_wrong_input_is_one_sentence_and_code_2(tmp_path, capsys, arguments, words):
     saved(tmp_path / "mae")
     assert words in refused(capsys, tmp_path / "mae", *arguments)
+
+
+@pytest.mark.parametrize(("mode", "noted"), [("RGB", 1), ("L", 0)])
+def test_colours_that_a_grey_model_does_not_see_are_noted(tmp_path, capsys, mode, noted):
+    saved(tmp_path / "mae")
+    for number in range(20):
+        folder = tmp_path / "pictures" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (8, 8), (7 * number, 90, 30) if mode == "RGB" else 7 * number).save(folder / f"{number}.png")
+    data = str(tmp_path / "pictures")
+    _, said = probed(capsys, tmp_path / "mae", "--data", data, "--method", "knn", "--k", "1", "--no-random")
+    assert said.count(f"{data} has pictures in colour, and {tmp_path}/mae takes one channel: they are turned") == noted
+
+
+@pytest.mark.parametrize("k", ["0", "101"])
+def test_neighbours_that_are_not_there_are_refused_before_any_feature(tmp_path, capsys, monkeypatch, k):
+    def extract(*arguments, **options):
+        raise AssertionError("features were computed")
+
+    monkeypatch.setattr(probed_module, "extract", extract)
+    saved(tmp_path / "mae")
+    assert f"k={k} neighbours of 100 training images: must be 1..100" in refused(capsys, tmp_path / "mae", "--k", k)
+
+
+@pytest.mark.parametrize("method", ["linear", "linear-bn"])
+def test_neighbours_of_a_probe_that_asks_none_are_refused(tmp_path, capsys, method):
+    saved(tmp_path / "mae")
+    said = refused(capsys, tmp_path / "mae", "--method", method, "--k", "5")
+    assert "--k 5: only nearest neighbours vote: leave it out, or take --method knn or all" in said
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path, capsys):

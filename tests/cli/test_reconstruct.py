@@ -93,6 +93,32 @@ def test_losses_are_printed_as_a_table(tmp_path, capsys):
     assert "softmax" in row
 
 
+def test_an_absolute_error_is_called_so(tmp_path, capsys):
+    first, second = saved(tmp_path / "a"), saved(tmp_path / "b", "linear", objective="simmim")
+    arguments = [first, "--also", second, "--count", "1"]
+    assert [row["absolute"] for row in reconstructed(capsys, tmp_path, *arguments)] == [False, True]
+    assert run(["reconstruct", *arguments, *ON_CPU, "-o", str(tmp_path / "a.png")]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[-1] for row in rows] == ["error", "squared", "absolute"]
+
+
+@pytest.mark.parametrize("again", ["mae", "./mae"])
+def test_a_model_given_twice_is_refused(tmp_path, capsys, again):
+    first = saved(tmp_path / "mae")
+    said = refused(capsys, tmp_path, first, "--also", f"{tmp_path}/{again}", "--count", "1")
+    assert f"{first}: given more than once" in said
+
+
+def test_a_count_of_picture_files_is_refused(tmp_path, capsys):
+    said = refused(capsys, tmp_path, saved(tmp_path / "mae"), photo(tmp_path / "one.png"), "--count", "3")
+    assert "--count 3 beside picture files, which are all shown: leave --count out" in said
+
+
+def test_what_files_of_others_do_not_say_is_not_said_of_a_run(tmp_path, capsys):
+    said = refused(capsys, tmp_path, saved(tmp_path / "mae"), "--norm-pix-loss", "--count", "1")
+    assert "--norm-pix-loss: is said of checkpoint files of others" in said
+
+
 def test_another_share_is_hidden_where_asked(tmp_path, capsys):
     first, second = saved(tmp_path / "a"), saved(tmp_path / "b", "linear", mask_ratio=0.5)
     assert "give --mask-ratio" in refused(capsys, tmp_path, first, "--also", second)

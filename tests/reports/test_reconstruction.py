@@ -13,13 +13,13 @@ from saccade.training.shown import Shown
 SCALE = 20
 
 
-def shown(labels=("softmax", "linear"), channels=1, norm_pix_loss=False, names=("7", "8")):
+def shown(labels=("softmax", "linear"), channels=1, norm_pix_loss=False, names=("7", "8"), simmim=()):
     images = torch.randint(0, 256, (2, channels, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
     models = {}
     for label in labels:
-        model = create_model(
-            "mae_nano_patch1_8", label, depth=1, patch_size=2, in_chans=channels, norm_pix_loss=norm_pix_loss
-        )
+        options = {"in_chans": channels, "norm_pix_loss": norm_pix_loss}
+        options["objective"] = "simmim" if label in simmim else "mae"
+        model = create_model("mae_nano_patch1_8", label, depth=1, patch_size=2, **options)
         models[label] = reconstruct(model, images, Normalisation((0.5,) * channels, (0.5,) * channels))
     return Shown(list(names), images, 0.75, models)
 
@@ -88,6 +88,18 @@ def test_the_loss_stands_below_beside_that_of_the_mean(monkeypatch, tmp_path):
         assert f"loss {made.loss[number]:.3f} mean {made.mean_loss[number]:.3f}" in text
     assert "masked, 75%" in text
     assert "norm_pix_loss" not in text
+
+
+@pytest.mark.parametrize(
+    ("simmim", "said"),
+    [
+        ((), "loss: mean squared error over the hidden patches;"),
+        (("softmax", "linear"), "loss: mean absolute error over the hidden patches;"),
+        (("linear",), "loss: mean squared error (absolute: linear) over the hidden patches;"),
+    ],
+)
+def test_which_error_it_is_is_said(monkeypatch, tmp_path, simmim, said):
+    assert said in words(monkeypatch, tmp_path, shown(simmim=simmim))
 
 
 def test_borrowed_means_are_said(monkeypatch, tmp_path):

@@ -15,7 +15,8 @@ COLOURS = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
 def made(attention="softmax", **options):
-    return create_model("mae_nano_patch1_8", attention, **{**SIZES, **DECODER, "in_chans": 3, **options})
+    decoder = {} if options.get("objective") == "simmim" else DECODER
+    return create_model("mae_nano_patch1_8", attention, **{**SIZES, **decoder, "in_chans": 3, **options})
 
 
 def pictures(count=3, channels=3):
@@ -63,10 +64,11 @@ def test_visible_pixels_are_the_originals_and_hidden_ones_the_predictions():
     assert not torch.equal(found.pasted[hidden], images[hidden])
 
 
-@pytest.mark.parametrize("norm_pix_loss", [False, True])
-def test_the_loss_is_that_of_training_and_the_means_is_that_of_predicting_zeros(norm_pix_loss):
-    model, images = made(norm_pix_loss=norm_pix_loss), pictures()
+@pytest.mark.parametrize("options", [{}, {"norm_pix_loss": True}, {"objective": "simmim"}], ids=str)
+def test_the_loss_is_that_of_training_and_the_means_is_that_of_predicting_zeros(options):
+    model, images = made(**options), pictures()
     found = reconstruct(model, images, COLOURS)
+    assert found.absolute is (model.objective == "simmim")
     _, expected = by_hand(model, images)
     torch.testing.assert_close(found.loss.mean(), expected.loss, atol=1e-6, rtol=1e-6)
     with torch.no_grad():

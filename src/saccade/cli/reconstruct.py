@@ -17,7 +17,7 @@ def reconstruct(
     *images: Path,
     also: Annotated[tuple[Path, ...], Parameter(negative="")] = (),
     data: str | None = None,
-    count: int = 8,
+    count: int | None = None,
     mask_ratio: float | None = None,
     visible: Literal["original", "predicted", "both"] = "original",
     norm_pix_loss: Annotated[bool, Parameter(negative="")] = False,
@@ -49,7 +49,7 @@ def reconstruct(
     data
         The data set, as for `saccade train`. Default: what the first model was trained on.
     count
-        So many pictures of the data set, drawn by the seed.
+        So many pictures of the data set, drawn by the seed. Default: 8.
     mask_ratio
         Share of the patches to hide. Default: what the models were trained with.
     visible
@@ -112,9 +112,15 @@ def _print(shown: Shown, json: bool) -> None:
     table.add_column("model")
     for column in ("loss on hidden patches", "of predicting the mean"):
         table.add_column(column, justify="right")
+    absolute = any(row["absolute"] for row in rows)
+    if absolute:
+        table.add_column("error")
     for row in rows:
+        cells = [row["picture"], row["model"], f"{row['loss']:.4f}", f"{row['mean_loss']:.4f}"]
+        if absolute:
+            cells.append("absolute" if row["absolute"] else "squared")
         # Names are text, never markup.
-        table.add_row(Text(row["picture"]), Text(row["model"]), f"{row['loss']:.4f}", f"{row['mean_loss']:.4f}")
+        table.add_row(*map(Text, cells))
     results().print(table)
 
 
@@ -126,6 +132,7 @@ def _rows(shown: Shown) -> list[dict[str, Any]]:
             "mask_ratio": shown.mask_ratio,
             "loss": loss,
             "mean_loss": mean,
+            "absolute": made.absolute,
             "norm_pix_loss": made.norm_pix_loss,
         }
         for label, made in shown.models.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,7 @@ from saccade.data.assembly import assemble
 from saccade.data.cache import cache_folder, decoded_once
 from saccade.data.cifar_binary import cifar_folder, find_cifar
 from saccade.data.dataset import Dataset
-from saccade.data.decode import Unreadable, read_header
+from saccade.data.decode import Header, Unreadable, read_header
 from saccade.data.digits import find_digits
 from saccade.data.download import LAYOUTS, downloaded
 from saccade.data.folder import find_folder
@@ -116,15 +117,21 @@ def find(name: str, *, labelled: bool = True) -> Found:
 
 def own_size(name: str) -> tuple[int, int]:
     """Height and width of the first training pictures if they are alike and at most 224 pixels, else 224 x 224."""
-    sizes = set()
-    for picture in islice(find(name).parts["train"].read(), ALIKE):
-        try:
-            head = read_header(picture)
-        except Unreadable:
-            continue
-        sizes.add((head.height, head.width))
+    sizes = {(head.height, head.width) for head in _first_headers(find(name))}
     side = sizes.pop() if len(sizes) == 1 else (PHOTO_SIDE, PHOTO_SIDE)
     return side if max(side) <= PHOTO_SIDE else (PHOTO_SIDE, PHOTO_SIDE)
+
+
+def in_colour(name: str) -> bool:
+    """Whether any of the first training pictures has colours, which a model of one channel does not see."""
+    return not all(head.grey for head in _first_headers(find(name, labelled=False)))
+
+
+def _first_headers(found: Found) -> Iterator[Header]:
+    """Those that can be read of the first training pictures."""
+    for picture in islice(found.parts["train"].read(), ALIKE):
+        with suppress(Unreadable):
+            yield read_header(picture)
 
 
 def _published(name: str) -> Found:

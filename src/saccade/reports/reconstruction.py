@@ -109,7 +109,10 @@ def _masked(images: UInt8[Tensor, "n c y x"], made: Reconstructed) -> UInt8[Tens
 
 def _notes(shown: Shown, visible: str, width: int) -> list[str]:
     """What the picture does not say by itself."""
-    said = ["loss: mean squared error over the hidden patches; mean: that of predicting the mean."]
+    absolute = [label for label, made in shown.models.items() if made.absolute]
+    errors = "absolute" if len(absolute) == len(shown.models) else "squared"
+    of_some = f" (absolute: {', '.join(absolute)})" if absolute and errors == "squared" else ""
+    said = [f"loss: mean {errors} error{of_some} over the hidden patches; mean: that of predicting the mean."]
     if visible != "predicted":
         said.append("Visible patches are the original's" + (", or predicted, too." if visible == "both" else "."))
     normalised = [label for label, made in shown.models.items() if made.norm_pix_loss]

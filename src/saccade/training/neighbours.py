@@ -39,13 +39,22 @@ def nearest_classes(
     Raises:
         ValueError: k that is not 1..n, or a temperature that is not above 0.
     """
-    if not 1 <= k <= len(known):
-        raise ValueError(f"k={k} neighbours of {len(known)} training images: must be 1..{len(known)}")
+    check_neighbours(k, len(known))
     if not temperature > 0:
         raise ValueError(f"temperature={temperature}: must be above 0")
     known, votes = normalize(known, dim=1), one_hot(labels, classes).to(known.dtype)
     rows = max(1, _MOST_VALUES // max(len(known), k * classes))
     return torch.cat([_voted(normalize(some, dim=1), known, votes, k, temperature) for some in queries.split(rows)])
+
+
+def check_neighbours(k: int, images: int) -> None:
+    """Whether so many of the training images can vote.
+
+    Raises:
+        ValueError: k that is not 1..images.
+    """
+    if not 1 <= k <= images:
+        raise ValueError(f"k={k} neighbours of {images} training images: must be 1..{images}")
 
 
 def _voted(

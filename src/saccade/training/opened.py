@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.dataset import Dataset
-from saccade.data.sources import load_data
+from saccade.data.sources import in_colour, load_data
 from saccade.models.mae import MaskedAutoencoder
 from saccade.models.mae_weights import load_mae
 from saccade.models.pretrained import classifier_of, read_pretrained
@@ -46,7 +46,7 @@ def open_model(
         ValueError: no model there, or a pickle of anything but tensors.
     """
     path = Path(source)
-    if path.is_dir() or is_saved(path) or not path.suffix:
+    if says_itself(path):
         return load_model(path, trust_class)
     found = read_pretrained(path)
     model: VisionTransformer | MaskedAutoencoder
@@ -66,6 +66,12 @@ def open_model(
         f"less {colours} mean, over {colours} deviation"
     )
     return model, facts
+
+
+def says_itself(source: Path | str) -> bool:
+    """Whether this is taken for a folder that `save_model` wrote, and not for a file of others."""
+    path = Path(source)
+    return path.is_dir() or is_saved(path) or not path.suffix
 
 
 def prepared(
@@ -105,6 +111,8 @@ def prepared(
         labelled=labelled,
         note=note,
     )
+    if data is not None and model.in_chans == 1 and in_colour(name):
+        note(f"{name} has pictures in colour, and {source} takes one channel: they are turned to grey")
     if facts["mean"] is None:
         return dataset
     return replace(dataset, mean=tuple(facts["mean"]), std=tuple(facts["std"]))

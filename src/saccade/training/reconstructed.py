@@ -45,9 +45,10 @@ class Reconstructed:
         hidden: where the patches are that it does not see.
         predicted: its prediction of every patch, of the visible ones, too.
         pasted: its prediction of the hidden patches among the visible ones as they are.
-        loss: mean squared error over the pixels of hidden patches, as in its training, a picture each.
+        loss: mean error over the pixels of hidden patches, as in its training, a picture each.
         mean_loss: what predicting the mean would lose there: that of the training pixels, or with `norm_pix_loss`
             each patch's own.
+        absolute: whether these errors are absolute, as in SimMIM, and not squared.
         norm_pix_loss: whether it predicts each patch less its own mean, over its own deviation; these two are then the
             original's, also in `predicted` and `pasted`.
     """
@@ -57,6 +58,7 @@ class Reconstructed:
     pasted: UInt8[Tensor, "n c y x"]
     loss: Float[Tensor, " n"]
     mean_loss: Float[Tensor, " n"]
+    absolute: bool
     norm_pix_loss: bool
 
 
@@ -102,8 +104,9 @@ def reconstruct(
         hidden=covered[:, 0],
         predicted=predicted,
         pasted=torch.where(covered, predicted, images),
-        loss=_of_hidden((pred - target).square(), hidden),
-        mean_loss=_of_hidden(target.square(), hidden),
+        loss=_of_hidden(model, pred, target, hidden),
+        mean_loss=_of_hidden(model, torch.zeros_like(target), target, hidden),
+        absolute=model.objective == "simmim",
         norm_pix_loss=model.norm_pix_loss,
     )
 
@@ -145,7 +148,12 @@ def check_alike(models: Sequence[MaskedAutoencoder], names: Sequence[str]) -> No
                 )
 
 
-def _of_hidden(squares: Float[Tensor, "n m p"], hidden: Bool[Tensor, "n m"]) -> Float[Tensor, " n"]:
-    """Means over the pixels of hidden patches, a picture each."""
-    of_patches = squares.mean(dim=2) * hidden
-    return of_patches.sum(dim=1) / hidden.sum(dim=1)
+def _of_hidden(
+    model: MaskedAutoencoder,
+    predicted: Float[Tensor, "n m p"],
+    target: Float[Tensor, "n m p"],
+    hidden: Bool[Tensor, "n m"],
+) -> Float[Tensor, " n"]:
+    """The model's error over the pixels of hidden patches, a picture each."""
+    pictures = zip(predicted, target, hidden, strict=True)
+    return torch.stack([model.error(one[of], wanted[of]) for one, wanted, of in pictures])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ from saccade.data.draws import permutation
 from saccade.data.loose import load_pictures
 from saccade.models.mae import MaskedAutoencoder
 from saccade.training.device import choose_device, same_bits
-from saccade.training.opened import check_facts, open_model, prepared
+from saccade.training.opened import check_facts, open_model, prepared, says_itself
 from saccade.training.reconstructed import Normalisation, Reconstructed, check_alike, reconstruct, with_mask_ratio
+
+COUNT = 8
+"""Pictures of a data set, where nobody says how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ def reconstruct_saved(
     pictures: Sequence[Path] = (),
     *,
     data: str | None = None,
-    count: int = 8,
+    count: int | None = None,
     mask_ratio: float | None = None,
     norm_pix_loss: bool = False,
     seed: int = 0,
@@ -55,7 +59,7 @@ def reconstruct_saved(
         sources: as `open_model` takes them.
         pictures: files; none takes pictures of a data set's validation part.
         data: name or path of that data set; None takes what the first model was trained on.
-        count: so many of them, drawn by the seed.
+        count: so many of them, drawn by the seed; None takes `COUNT`.
         mask_ratio: share of the patches to hide; None takes the models' own.
         norm_pix_loss: whether files of others' predict normalised pixels.
         seed: of the masks and of the pictures drawn.
@@ -65,19 +69,31 @@ def reconstruct_saved(
         note: is told what is being done.
 
     Raises:
-        ValueError: no masked autoencoder there, models that cannot be shown the same, or no such pictures.
+        ValueError: no masked autoencoder there, models that cannot be shown the same, no such pictures, or an option
+            that means nothing to these.
     """
     if pictures and data is not None:
         raise ValueError(f"--data {data} beside picture files: give one or the other")
-    if count < 1:
+    if pictures and count is not None:
+        raise ValueError(f"--count {count} beside picture files, which are all shown: leave --count out")
+    if count is not None and count < 1:
         raise ValueError(f"--count {count}: must be at least 1")
+    if twice := [str(one) for one, times in Counter(sources).items() if times > 1]:
+        raise ValueError(f"{', '.join(twice)}: given more than once, for columns that would be alike: give each once")
+    if norm_pix_loss and all(says_itself(source) for source in sources):
+        raise ValueError(
+            "--norm-pix-loss: is said of checkpoint files of others, and a folder of saccade says it itself: leave it "
+            "out"
+        )
     place = choose_device(device)
     opened = [_masked_autoencoder(source, trust_class, norm_pix_loss, note) for source in sources]
     if mask_ratio is not None:
         opened = [(with_mask_ratio(model, mask_ratio), facts) for model, facts in opened]
     models = [model for model, _ in opened]
     check_alike(models, [str(source) for source in sources])
-    names, images, own = _pictures(*opened[0], sources[0], pictures, data, count, seed, note)
+    names, images, own = _pictures(
+        *opened[0], sources[0], pictures, data, COUNT if count is None else count, seed, note
+    )
     made = {}
     with same_bits(place, threads):
         for label, source, (model, facts) in zip(labels(models, sources), sources, opened, strict=True):
@@ -101,7 +117,7 @@ def labels(models: Sequence[MaskedAutoencoder], sources: Sequence[Path]) -> list
     ]
     if len(set(said)) == len(said):
         return said
-    return [f"{one} ({source})" for one, source in zip(said, dict.fromkeys(sources), strict=True)]
+    return [f"{one} ({source})" for one, source in zip(said, sources, strict=True)]
 
 
 def _masked_autoencoder(
