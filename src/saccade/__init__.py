@@ -29,6 +29,7 @@ _PLACES = {
     "pretrain": "saccade.training",
     "save_model": "saccade.models.weights",
     "train": "saccade.training",
+    "transformers_state": "saccade.models.mae_weights",
 }
 
 __all__ = sorted(_PLACES)
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from saccade.measurement import measure as measure
     from saccade.models.mae import MaskedAutoencoder as MaskedAutoencoder
     from saccade.models.mae_weights import load_mae as load_mae
+    from saccade.models.mae_weights import transformers_state as transformers_state
     from saccade.models.sizes import create_model as create_model
     from saccade.models.sizes import list_models as list_models
     from saccade.models.weights import load_model as load_model

@@ -182,11 +182,11 @@ def test_facebooks_checkpoint_loads_without_running_anything(tmp_path):
 def test_the_hubs_layout_is_written_and_read_by_transformers(tmp_path):
     ours, theirs = pair()
     theirs.config.save_pretrained(tmp_path)
-    torch.save(transformers_state(ours.float()), tmp_path / "pytorch_model.bin")
+    torch.save(saccade.transformers_state(ours.float()), tmp_path / "pytorch_model.bin")
     from_hub = ViTMAEForPreTraining.from_pretrained(tmp_path)
     x, drawn = images().float(), noise().float()
     assert_close(from_hub(x, noise=drawn).loss, ours(x, drawn).loss)
-    again = load_mae(tmp_path / "pytorch_model.bin", num_heads=4, decoder_num_heads=2)
+    again = saccade.load_mae(tmp_path / "pytorch_model.bin", num_heads=4, decoder_num_heads=2)
     assert_close(again.state_dict(), ours.state_dict())
 
 

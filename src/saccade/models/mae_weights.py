@@ -62,7 +62,7 @@ def load_mae(path: Path | str, **overrides: Any) -> MaskedAutoencoder:
     nothing in it runs.
 
     Example:
-        load_mae("mae_pretrain_vit_base.pth", num_heads=12)
+        load_mae("mae_visualize_vit_large.pth", norm_pix_loss=False)
 
     Args:
         path: a file.
