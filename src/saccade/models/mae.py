@@ -50,8 +50,8 @@ class MaskedAutoencoder(nn.Module):
     The objective "simmim" (Xie et al. 2022, https://arxiv.org/abs/2111.09886) has no decoder: mask tokens enter the
     encoder in the place of hidden patches, one linear layer predicts their pixels from its output, and the loss is the
     mean absolute error. All layers see all patches. The paper hides 60 % of them, in squares of 32 pixels
-    (mask_ratio=0.6, mask_patch_size=32), and learns its positions, which here are MAE's fixed sines; options of the
-    decoder mean nothing then.
+    (mask_ratio=0.6, mask_patch_size=32), and learns its positions, which here are MAE's fixed sines; a decoder's sizes
+    mean nothing then, and an attention of its own is refused.
 
     Args:
         img_size: side of the images, or (rows, columns), pixels.
