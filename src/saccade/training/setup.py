@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,12 +38,6 @@ def objective_of(recipe: Recipe) -> Objective[Any, Any]:
                 f"{name} = {value:g}: {recipe.model.name} learns without labels to reconstruct pictures as they are; "
                 f"set {name} to 0"
             )
-    planned = plan_model(recipe)
-    if planned.config["norm_pix_loss"] and math.prod(planned.config["patch_size"]) * planned.config["in_chans"] == 1:
-        raise ValueError(
-            f"norm_pix_loss with patches of one value ({recipe.model.name}): a single value has no deviation; leave "
-            "norm_pix_loss out, or take larger patches"
-        )
     return Pretraining("median" if plan_model(recipe).config["objective"] == "simmim" else "mean")
 
 
