@@ -8,6 +8,7 @@ import saccade
 from saccade.measurement import layers
 from saccade.measurement.layer import LayerSubject
 from saccade.measurement.layers import SOFTMAX, Layers, square, subjects_of, why_not, with_softmax
+from saccade.measurement.machine import machine_facts
 from saccade.measurement.terms import Terms
 from saccade.record import read_record
 from saccade.training.progress import Progress
@@ -170,6 +171,8 @@ def test_sizes_are_ascending_each_once_with_all_attentions():
 
 
 def test_what_would_not_fit_is_not_begun(monkeypatch):
+    # The facts of the machine are asked for once, of a process.
+    machine_facts()
     monkeypatch.setattr(subprocess, "Popen", None)
     one = LayerSubject(attention="softmax", dim=16, num_heads=2, grid=(4, 4), terms=Terms())
     needed = one.needed_bytes("core")

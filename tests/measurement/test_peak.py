@@ -74,7 +74,7 @@ def test_out_of_memory_is_said():
 
 def test_two_steps_are_trained(monkeypatch):
     taken = []
-    monkeypatch.setattr(peak, "Step", lambda model, images, subject: lambda: taken.append((len(images), subject)))
+    monkeypatch.setattr(peak, "Step", lambda model, images, subject, loss: lambda: taken.append((len(images), subject)))
     peak.train(SUBJECT)
     assert taken == [(16, SUBJECT)] * 2
 

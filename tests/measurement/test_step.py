@@ -6,6 +6,7 @@ from torch import nn
 
 from saccade.measurement.step import Forward, Step, random_images
 from saccade.measurement.subject import Subject
+from saccade.measurement.work import work_of
 
 NANO = {"model": "vit_nano_patch1_8", "batch_size": 4}
 
@@ -13,7 +14,7 @@ NANO = {"model": "vit_nano_patch1_8", "batch_size": 4}
 def step_of(**terms) -> Step:
     subject = Subject(**NANO, **terms)
     model = subject.built()
-    return Step(model, random_images(model, subject.batch_size), subject)
+    return Step(model, random_images(model, subject.batch_size), subject, work_of(model).loss)
 
 
 def test_a_step_trains_every_weight_a_little():
@@ -58,7 +59,7 @@ def test_a_forward_pass_keeps_no_gradients_and_is_in_eval_mode():
     model = Subject(**NANO, options={"proj_drop_rate": 0.5}).built()
     kept = []
     model.register_forward_hook(lambda module, given, output: kept.append(output))
-    forward = Forward(model, random_images(model, 3), Subject(**NANO))
+    forward = Forward(model, random_images(model, 3), Subject(**NANO), work_of(model).answer)
     forward()
     forward()
     assert kept[0].shape == (3, 10)

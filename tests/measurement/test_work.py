@@ -36,7 +36,7 @@ def test_a_step_is_the_usual_one(model):
     """Forward and backward of the model's own loss, for the same hidden patches whoever is measured."""
     subject = Subject(**NANO)
     images = random_images(model, 4)
-    step = Step(model, images, subject)
+    step = Step(model, images, subject, work_of(model).loss)
     gradients = []
     taken = step.optimiser.take_gradients
     step.optimiser.take_gradients = lambda: (gradients.extend(one.grad.clone() for one in model.parameters()), taken())[

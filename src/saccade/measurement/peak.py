@@ -15,6 +15,7 @@ from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.step import Step, random_images
 from saccade.measurement.subject import Subject
+from saccade.measurement.work import work_of
 from saccade.record import Record
 
 _STATUS = Path("/proc/self/status")
@@ -84,7 +85,7 @@ class Peak:
 def train(subject: Subject) -> None:
     """Builds the subject and trains it for `STEPS` steps."""
     model = subject.built()
-    step = Step(model, random_images(model, subject.batch_size), subject)
+    step = Step(model, random_images(model, subject.batch_size), subject, work_of(model).loss)
     for _ in range(STEPS):
         step()
 

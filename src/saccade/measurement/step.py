@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import DTYPES, Terms
-from saccade.measurement.work import Model, work_of
+from saccade.measurement.work import Model
 from saccade.training.optimiser import AdamW
 
 # So small that the weights stay where they are, however often a step is repeated.
@@ -26,11 +26,18 @@ class Step:
         model: on its device, in float32; it is cast to the subject's dtype.
         images: of one step.
         subject: the terms.
+        loss: of images, by that model.
     """
 
-    def __init__(self, model: Model, images: Float[Tensor, "b c y x"], subject: Subject) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "b c y x"],
+        subject: Subject,
+        loss: Callable[[Float[Tensor, "b c y x"]], Float[Tensor, ""]],
+    ) -> None:
         self.subject = subject
-        self.work = work_of(model)
+        self.loss = loss
         self.optimiser = AdamW(model, weight_decay=0.05, betas=(0.9, 0.999))
         self.model = model.to(DTYPES[subject.dtype])
         self.images = images.to(next(model.parameters()))
@@ -39,7 +46,7 @@ class Step:
         """One step, in training mode."""
         self.model.train()
         with autocast(self.subject.terms):
-            loss = self.work.loss(self.images)
+            loss = self.loss(self.images)
         loss.backward()
         self.optimiser.step(RATE, norm=self.optimiser.take_gradients(), longest=0.0)
 
@@ -51,19 +58,19 @@ class Forward:
         model: on its device, in the subject's dtype.
         images: of one pass.
         subject: the terms.
-        act: what is computed of the images; None for what a user of the trained model computes.
+        act: what is computed of images, by that model.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: nn.Module,
         images: Float[Tensor, "b c y x"],
         subject: Subject,
-        act: Callable[[Float[Tensor, "b c y x"]], Tensor] | None = None,
+        act: Callable[[Float[Tensor, "b c y x"]], Tensor],
     ) -> None:
         self.subject = subject
         self.model = model
-        self.act = act or work_of(model).answer
+        self.act = act
         self.images = images.to(next(model.parameters()))
 
     @torch.no_grad()

@@ -77,13 +77,14 @@ def timed_subject(subject: dict[str, Any]) -> Timed:
     made = Subject(**subject)
     model = made.built()
     pass_the_gate(model, made)
+    work = work_of(model)
     # First, since it casts the model.
-    step = Step(model, random_images(model, made.batch_size), made)
+    step = Step(model, random_images(model, made.batch_size), made, work.loss)
     acts: dict[str, Callable[[], None]] = {
-        "forward": Forward(model, random_images(model, made.batch_size), made, work_of(model).forward),
+        "forward": Forward(model, random_images(model, made.batch_size), made, work.forward),
         "step": step,
-        "latency": Forward(model, random_images(model, 1), made),
-        "inference": Forward(model, random_images(model, made.inference_batch), made),
+        "latency": Forward(model, random_images(model, 1), made, work.answer),
+        "inference": Forward(model, random_images(model, made.inference_batch), made, work.answer),
     }
     return Timed(acts, made.terms, kernels(model, made))
 
