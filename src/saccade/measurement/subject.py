@@ -32,6 +32,8 @@ class Subject:
         threads: processor threads.
         clock: "wall" (on CUDA: the device's own events), or "cpu" for processor time, where others use the machine.
         allocator: "default", or "keep" for a process that gives no memory back.
+        checkpointing: blocks keep only their input for the backward pass, and run again in it.
+        compile: by torch.compile.
 
     Raises:
         ValueError: a word or number that is not allowed, or processor time of an accelerator.
@@ -48,6 +50,8 @@ class Subject:
     threads: int = 1
     clock: str = "wall"
     allocator: Allocator = "default"
+    checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_positive(inference_batch=self.inference_batch)
@@ -65,6 +69,8 @@ class Subject:
             threads=self.threads,
             clock=self.clock,
             allocator=self.allocator,
+            checkpointing=self.checkpointing,
+            compile=self.compile,
         )
 
     @property
@@ -74,7 +80,9 @@ class Subject:
 
     def built(self) -> Model:
         """The model on its device, in float32."""
-        return create_model(self.model, self.attention, **self.options).to(self.device)
+        model = create_model(self.model, self.attention, **self.options).to(self.device)
+        model.set_grad_checkpointing(self.checkpointing)
+        return model
 
     def conditions(self) -> dict[str, Any]:
         """The terms, as a record names them."""

@@ -27,6 +27,8 @@ class Terms:
         threads: processor threads.
         clock: "wall" (on CUDA: the device's own events), or "cpu" for processor time, where others use the machine.
         allocator: "default", or "keep" for a process that gives no memory back.
+        checkpointing: blocks keep only their input for the backward pass, and run again in it.
+        compile: by torch.compile.
 
     Raises:
         ValueError: a word or number that is not allowed, or processor time of an accelerator.
@@ -39,6 +41,8 @@ class Terms:
     threads: int = 1
     clock: str = "wall"
     allocator: Allocator = "default"
+    checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, threads=self.threads)
@@ -67,8 +71,8 @@ class Terms:
             "threads": self.threads,
             "clock": self.clock,
             "allocator": "changed" if changed else self.allocator,
-            "checkpointing": False,
-            "compile": False,
+            "checkpointing": self.checkpointing,
+            "compile": self.compile,
             "environment": settings(),
         }
 
