@@ -351,9 +351,10 @@ def test_another_format_of_intermediates_is_refused():
 
 
 COMPILED = """
+import sys
 import torch
 from saccade.models import create_model
-model = create_model("vit_nano_patch1_8", drop_path_rate=0.1)
+model = create_model("vit_nano_patch1_8", drop_path_rate=0.1, token_merging=int(sys.argv[1]))
 images, noise = torch.randn(2, 1, 8, 8), torch.rand(2, 4)
 expected = model(images, noise)
 found = torch.compile(model, backend="aot_eager", fullgraph=True)(images, noise)
@@ -363,6 +364,9 @@ torch.testing.assert_close(torch.autograd.grad(found.square().sum(), list(model.
 """
 
 
-def test_it_compiles_to_one_graph_of_the_same_values_and_gradients():
-    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("token_merging", [0, 8])
+def test_it_compiles_to_one_graph_of_the_same_values_and_gradients(token_merging):
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(token_merging)], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr

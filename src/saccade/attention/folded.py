@@ -12,8 +12,9 @@ def folded_attention(
     x: Float[Tensor, "b n w"],
     weight_k: Float[Tensor, "w w"],
     weight_v: Float[Tensor, "w w"],
+    bias: Float[Tensor, "b 1 1 n"] | None = None,
 ) -> Float[Tensor, "b h m e"]:
-    """softmax(Q (X W_kᵀ)ᵀ / √e) X W_vᵀ, multiplied from the other side: 4 m N H D operations instead of 4 N D².
+    """softmax(Q (X W_kᵀ)ᵀ / √e + bias) X W_vᵀ, multiplied from the other side: 4 m N H D operations, not 4 N D².
 
     The bias of the keys is left out, since it adds the same number to all scores of a query; that of the values is the
     caller's to add, since the weights of a query sum to one.
@@ -21,6 +22,7 @@ def folded_attention(
     b, h, m, e = q.shape
     by_head = (q * e**-0.5).transpose(0, 1).flatten(1, 2)
     directions = (by_head @ weight_k.unflatten(0, (h, e))).unflatten(1, (b, m)).transpose(0, 1).flatten(1, 2)
-    seen = torch.softmax(directions @ x.transpose(1, 2), dim=-1) @ x
+    scores = directions @ x.transpose(1, 2)
+    seen = torch.softmax(scores if bias is None else scores + bias[:, 0], dim=-1) @ x
     by_head = seen.unflatten(1, (h, m)).transpose(0, 1).flatten(1, 2)
     return (by_head @ weight_v.unflatten(0, (h, e)).transpose(1, 2)).unflatten(1, (b, m)).transpose(0, 1)

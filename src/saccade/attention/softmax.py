@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saccade.attention.base import MultiHead, Shared
+from saccade.attention.crowd import Crowd
 from saccade.attention.explicit import explicit_attention
 from saccade.attention.folded import folded_attention
 from saccade.attention.initial import unseeded
@@ -56,15 +57,28 @@ class Softmax(MultiHead):
         x: Float[Tensor, "b n w"],
         patches: Int[Tensor, "b p"] | None = None,
         outputs: slice | None = None,
+        crowd: Crowd | None = None,
     ) -> Float[Tensor, "b m w"]:
-        """Projects, mixes, projects back; see `Attention.forward`."""
+        """Projects, mixes, projects back; see `Attention.forward`.
+
+        Args:
+            x: as there.
+            patches: as there.
+            outputs: as there.
+            crowd: tokens that stand for several patches count as many; it is told the keys, unless few rows are wanted.
+        """
         count = x.shape[1]
         if outputs is None or not self.folds(len(range(*outputs.indices(count))), count):
-            return super().forward(x, patches, outputs)
+            if crowd is None:
+                return super().forward(x, patches, outputs)
+            q, k, v = self.split(x, patches, outputs)
+            crowd.keys = k.mean(dim=1)
+            return self.merge(self._mix(q, k, v, crowd.bias(q.dtype)))
         weight_q, weight_k, weight_v = self.qkv.weight.chunk(3)
         bias_q, _, bias_v = (None, None, 0.0) if self.qkv.bias is None else self.qkv.bias.chunk(3)
         q = self._heads(torch.nn.functional.linear(x[:, outputs], weight_q, bias_q))
-        return self.proj(folded_attention(q, x, weight_k, weight_v).transpose(1, 2).flatten(2) + bias_v)
+        bias = None if crowd is None else crowd.bias(q.dtype)
+        return self.proj(folded_attention(q, x, weight_k, weight_v, bias).transpose(1, 2).flatten(2) + bias_v)
 
     def folds(self, rows: int, count: int) -> bool:
         """Whether so few wanted rows of `count` are computed without keys and values: where that is less work."""
@@ -82,9 +96,20 @@ class Softmax(MultiHead):
         patches: Int[Tensor, "b p"] | None,
     ) -> Float[Tensor, "b h m e"]:
         """softmax(Q Kᵀ / √e) V by the kernel that `kernel_for` names."""
+        return self._mix(q, k, v, None)
+
+    def _mix(
+        self,
+        q: Float[Tensor, "b h m e"],
+        k: Float[Tensor, "b h n e"],
+        v: Float[Tensor, "b h n e"],
+        bias: Float[Tensor, "b 1 1 n"] | None,
+    ) -> Float[Tensor, "b h m e"]:
         if self.kernel_for(q.dtype, q.device) == "sdpa":
-            return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-        return explicit_attention(q, k, v)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        if bias is None:
+            return explicit_attention(q, k, v)
+        return torch.softmax(q * self.head_dim**-0.5 @ k.transpose(-2, -1) + bias, dim=-1) @ v
 
     def kernel_for(self, dtype: torch.dtype, device: torch.device) -> str:
         """The kernel that runs for tensors of this kind."""

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from saccade.attention.base import Attention, MultiHead
+from saccade.attention.crowd import Crowd
 from saccade.attention.initial import GeneratorOf, within
 from saccade.attention.renormed import normed
 from saccade.models.mlp import Mlp, SwiGLU
@@ -48,6 +49,8 @@ class Block(nn.Module):
         init_values: where layer scale starts; None for none.
         proj_drop: rate of dropout behind both projections and inside the MLP.
         drop_path: rate of stochastic depth (Huang et al. 2016, https://arxiv.org/abs/1603.09382).
+        merge: what leaves fewer tokens to the MLP, where the blocks are run for that (`models/merging.py`); None for
+            nothing.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Block(nn.Module):
         init_values: float | None = None,
         proj_drop: float = 0.0,
         drop_path: float = 0.0,
+        merge: nn.Module | None = None,
     ) -> None:
         super().__init__()
         dim = attn.dim
@@ -71,6 +75,7 @@ class Block(nn.Module):
         self.attn = attn
         self.proj_drop = nn.Dropout(proj_drop)
         self.ls1 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
+        self.merge = merge
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = MLP_LAYERS[mlp_layer](dim, hidden, proj_drop)
         self.ls2 = nn.Identity() if init_values is None else LayerScale(dim, init_values)
@@ -103,9 +108,11 @@ class Block(nn.Module):
         patches: Int[Tensor, "b p"] | None,
         outputs: slice | None,
         noise: Float[Tensor, " b"] | None,
+        crowd: Crowd | None = None,
     ) -> Float[Tensor, "b m w"]:
-        """What the attention adds to its shortcut."""
-        return self._kept(self.ls1(self.proj_drop(self.attn(normed(self.norm1, x), patches, outputs))), noise)
+        """What the attention adds to its shortcut; only softmax is told of a crowd."""
+        told = () if crowd is None else (crowd,)
+        return self._kept(self.ls1(self.proj_drop(self.attn(normed(self.norm1, x), patches, outputs, *told))), noise)
 
     def mlp_branch(self, x: Float[Tensor, "b m w"], noise: Float[Tensor, " b"] | None) -> Float[Tensor, "b m w"]:
         """What the MLP adds to its shortcut."""

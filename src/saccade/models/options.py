@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from saccade.attention.written import parse_layers
+
 if TYPE_CHECKING:
     from saccade.attention.base import Attention
 
@@ -17,7 +19,15 @@ WORDS = {
     "embed_layer": ("patch", "conv"),
     "pos_embed": ("learn", "sine", "none"),
 }
-_SMALLEST = {"in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 1, "num_heads": 1, "reg_tokens": 0}
+_SMALLEST = {
+    "in_chans": 1,
+    "num_classes": 0,
+    "embed_dim": 1,
+    "depth": 1,
+    "num_heads": 1,
+    "reg_tokens": 0,
+    "token_merging": 0,
+}
 _RATES = ("drop_rate", "pos_drop_rate", "proj_drop_rate", "drop_path_rate")
 
 
@@ -43,6 +53,8 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if options["global_pool"] == "token" and not options["class_token"]:
         raise ValueError('global_pool="token" without a class token: use class_token=True, or global_pool="avg"')
     checked["attention"] = attention_text(options["attention"])
+    if options["token_merging"]:
+        _check_merging(checked)
     if options["fc_norm"] is None:
         checked["fc_norm"] = options["global_pool"] in ("avg", "all")
     return checked
@@ -100,6 +112,27 @@ def checked_mae_options(options: Mapping[str, Any]) -> dict[str, Any]:
             "decoder_attention out"
         )
     return checked
+
+
+def _check_merging(options: Mapping[str, Any]) -> None:
+    """Refuses what merged tokens cannot be used by."""
+    asked = options["token_merging"]
+    layers = parse_layers(options["attention"], options["depth"])
+    other = next(
+        (written for written in layers if written.name != "softmax" or dict(written.options).get("rope")), None
+    )
+    refused = {
+        f"attention={str(other)!r}": other is not None,
+        "reversible=True": options["reversible"],
+        f"global_pool={options['global_pool']!r}": options["global_pool"] != "token",
+        "depth=1": options["depth"] == 1,
+    }
+    for option, there in refused.items():
+        if there:
+            raise ValueError(
+                f"token_merging={asked} with {option}: it joins the tokens of plain softmax attention whose keys are "
+                "alike, block after block, in front of a class token that is read; leave one of the two out"
+            )
 
 
 def rows_and_columns(name: str, size: Any) -> tuple[int, int]:

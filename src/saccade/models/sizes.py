@@ -156,6 +156,11 @@ def _check_known(name: str, overrides: dict[str, Any], known: list[str]) -> None
     for option, value in overrides.items():
         if option in ("qkv_bias", "qk_norm"):
             raise ValueError(f'{name}: {option} belongs to the attention: attention="softmax({option}={value})"')
+        if option == "token_merging" and option not in known:
+            raise ValueError(
+                f"{name}: token_merging={value} with a masked autoencoder, which needs every patch where it was: leave "
+                "token_merging out"
+            )
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""

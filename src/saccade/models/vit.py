@@ -17,6 +17,7 @@ from saccade.attention.initial import GeneratorOf, fill_normal, seeded, within
 from saccade.attention.tokens import Tokens
 from saccade.models.block import Block
 from saccade.models.embed import ConvStem, PatchEmbed, sine_positions
+from saccade.models.merging import TokenMerging, run_merging
 from saccade.models.options import checked_options, rows_and_columns
 from saccade.models.reversible import CHECKPOINTING_REFUSED, reversible_outputs, run_reversible
 
@@ -57,6 +58,8 @@ class VisionTransformer(nn.Module):
             queries, keys and values).
         reversible: two streams of tokens, whose activations backward makes anew instead of keeping them
             (`models/reversible.py`).
+        token_merging: patches that each block merges into others, so that later ones have fewer (`models/merging.py`);
+            the class token of softmax attention then sees as much of the image; 0 for none.
         seed: initial values are f(seed, parameter name).
 
     Raises:
@@ -89,6 +92,7 @@ class VisionTransformer(nn.Module):
         drop_path_rate: float = 0.0,
         block: str = "pre",
         reversible: bool = False,
+        token_merging: int = 0,
         *,
         seed: int = 0,
     ) -> None:
@@ -171,6 +175,10 @@ class VisionTransformer(nn.Module):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f'output_fmt={output_fmt!r}: must be "NCHW" or "NLC"')
+        if self.config["token_merging"]:
+            raise ValueError(
+                "forward_intermediates with token_merging: merged tokens have no place; take forward_features"
+            )
         wanted = block_indices(indices, len(self.blocks))
         last = max(wanted) + 1 if stop_early else len(self.blocks)
         outputs = list(islice(self._outputs(self._embedded(images), self._noise_for(images, None), None), last))
@@ -251,11 +259,14 @@ class VisionTransformer(nn.Module):
         Args:
             rows_as_run: counts the rows of the last block that `forward` computes; False counts all of them.
         """
-        counted = {"patch_embed": self.patch_embed.flops()}
+        counted, patches = {"patch_embed": self.patch_embed.flops()}, self.tokens.patches
         for layer, block in enumerate(self.blocks):
             some = rows_as_run and self.global_pool == "token" and layer == len(self.blocks) - 1
-            counted[f"blocks.{layer}.attn"] = block.attn.flops(self.tokens.patches, 1 if some else None)
-            counted[f"blocks.{layer}.mlp"] = block.mlp.flops(1 if some else self.tokens.count)
+            counted[f"blocks.{layer}.attn"] = block.attn.flops(patches, 1 if some else None)
+            if isinstance(block.merge, TokenMerging) and not some:
+                counted[f"blocks.{layer}.merge"] = block.merge.flops(patches, block.attn.dim // block.attn.num_heads)
+                patches = block.merge.left(patches)
+            counted[f"blocks.{layer}.mlp"] = block.mlp.flops(1 if some else self.num_prefix_tokens + patches)
         if isinstance(self.head, nn.Linear):
             counted["head"] = 2 * self.head.weight.numel() * (1 if self.global_pool else self.tokens.count)
         return counted
@@ -273,6 +284,7 @@ class VisionTransformer(nn.Module):
             init_values=config["init_values"],
             proj_drop=config["proj_drop_rate"],
             drop_path=config["drop_path_rate"] * layer / max(depth - 1, 1),
+            merge=TokenMerging(merged, self.tokens) if (merged := config["token_merging"]) else None,
         )
 
     def _add_positions(self) -> None:
@@ -334,6 +346,8 @@ class VisionTransformer(nn.Module):
         x, noise = self._embedded(images), self._noise_for(images, noise)
         if self.reversible:
             return self.norm(run_reversible(self.blocks, x, None, wanted, noise))
+        if self.config["token_merging"]:
+            return self.norm(run_merging(self.blocks, x, wanted, noise, checkpointing=self.grad_checkpointing))
         for last in self._outputs(x, noise, wanted):
             x = last
         return self.norm(x)
