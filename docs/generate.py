@@ -6,10 +6,16 @@ import ast
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.attention.facts import Facts, listing
 from saccade.attention.written import Written
+
+if TYPE_CHECKING:
+    from saccade.originals import Listed
+    from saccade.originals.original import Original
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- map: python docs/generate.py -->", "<!-- end of map -->"
@@ -139,6 +145,56 @@ They see a sequence: no grid, no prefix tokens, no ids of visible patches. For i
 saccade's own layers, in the last column."""
 
 
+def originals() -> str:
+    """docs/originals.md: each of the five, what was wrong with it, and what finds that."""
+    from saccade.originals import ORIGINALS, find_original
+
+    return (
+        "\n\n".join([_ORIGINALS, *(_original(listed, find_original(name)) for name, listed in ORIGINALS.items())])
+        + "\n"
+    )
+
+
+_ORIGINALS = """# The five originals
+
+saccade grew out of five small systems, each of which compared attention mechanisms in a Vision Transformer or a masked
+autoencoder. Each contains a fault that decides what it found. `saccade reproduce` rebuilds their models, measures what
+their tables measured on your machine, in their own form, sets both side by side, and lets the doctor examine what they
+claimed. `python docs/generate.py` writes this page from `src/saccade/originals/`.
+
+What needs no run is below: rows that are "yes: equal" must be. Times are never compared, for they are another
+machine's."""
+
+
+def _original(listed: Listed, one: Original) -> str:
+    from saccade.attention.contract import demand
+    from saccade.originals.reproduction import faults_found
+    from saccade.reports.fairness import examine
+
+    named = [clause for fault in one.faults for clause in fault.clauses]
+    # Which figures a broken clause has seen may differ from machine to machine; what it demands does not.
+    found = [
+        replace(known, seen=" ".join(map(demand, known.fault.clauses))) if known.fault.clauses else known
+        for known in faults_found(one, examine(one.claims()), dict.fromkeys(named))
+    ]
+    usual = ", ".join(f"`--{option.replace('_', '-')} {value}`" for option, value in one.usual.items())
+    rows = [(row.what, row.theirs, row.ours, row.comparable) for row in one.counted().beside]
+    faults = [(known.fault.what, known.by or "nothing", known.seen) for known in found]
+    parts = [
+        f"## {listed.id}: {listed.title}",
+        one.was,
+        f"Its figures were taken on {one.hardware}.",
+        f"```console\n$ saccade reproduce {listed.id}    # or {listed.name}\n```",
+        f"By default {usual}; what that makes smaller, it says." if usual else "",
+        "What needs no run:",
+        _table(("what", "original", "ours", "may they be compared?"), rows),
+        "What was wrong, and what finds it:",
+        _table(("what was wrong", "found by", "in its words"), faults),
+        f"Its question, asked fairly:\n\n```console\n$ {one.instead}\n```",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
 def _linked(paper: str) -> str:
     """Authors and year as the text of the link."""
     return re.sub(r"([^;]+?), (https?://[^\s;,]+)", r"[\1](\2)", paper)
@@ -166,6 +222,7 @@ STATIONS = [
     "measurement",
     "reports",
     "comparison",
+    "originals",
     "cli",
     "__init__",
     "__main__",
@@ -189,3 +246,4 @@ if __name__ == "__main__":
     document.write_text(with_map(document.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "attentions.md").write_text(attentions(), encoding="utf-8")
     (ROOT / "docs" / "xformers.md").write_text(xformers(), encoding="utf-8")
+    (ROOT / "docs" / "originals.md").write_text(originals(), encoding="utf-8")
