@@ -52,14 +52,11 @@ def finetune(
         bit by bit, as if it had not been interrupted.
     """
     from saccade.cli.console import note, print_values
-    from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
+    from saccade.cli.runs import recipe_to_go_on, run
     from saccade.reports.curves import curves
     from saccade.training.chosen import chosen_recipe
     from saccade.training.finetuning import finetuning_recipe
-    from saccade.training.loop import train as run
-    from saccade.training.progress import shown
     from saccade.training.recipe import parse_settings
-    from saccade.training.run import default_folder
 
     settings = parse_settings(flags.set_)
     said: dict[str, Any] = {
@@ -85,13 +82,7 @@ def finetune(
         chosen = finetuning_recipe(
             checkpoint, recipe=flags.recipe, convert_channels=convert_channels, settings=settings, **said
         )
-    folder = flags.output or default_folder(
-        f"finetuned-{chosen.model.name}", chosen.model.attention, chosen.data.name, chosen.train.seed
-    )
-    with told_how_to_go_on("finetune", chosen, folder, flags), shown() as progress:
-        trained = run(
-            chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress, resume=resume
-        )
+    trained, folder = run("finetune", chosen, flags, resume=resume, folder_name=f"finetuned-{chosen.model.name}")
     curves(trained.history, folder)
     note(f"written: {folder}")
     told = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")

@@ -55,13 +55,10 @@ def pretrain(
     from shlex import quote
 
     from saccade.cli.console import note, print_values
-    from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
+    from saccade.cli.runs import recipe_to_go_on, run
     from saccade.reports.curves import loss_curves
     from saccade.training.chosen import chosen_recipe
-    from saccade.training.loop import train as run
-    from saccade.training.progress import shown
     from saccade.training.recipe import parse_settings
-    from saccade.training.run import default_folder
 
     chosen = chosen_recipe(
         recipe=recipe_to_go_on(flags) if resume else flags.recipe,
@@ -80,13 +77,7 @@ def pretrain(
         trust_class=flags.trust_class,
         pretraining=True,
     )
-    folder = flags.output or default_folder(
-        chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed
-    )
-    with told_how_to_go_on("pretrain", chosen, folder, flags), shown() as progress:
-        trained = run(
-            chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress, resume=resume
-        )
+    trained, folder = run("pretrain", chosen, flags, resume=resume)
     loss_curves(trained.history, folder)
     note(f"written: {folder}")
     place = quote(str(folder))

@@ -41,13 +41,10 @@ def train(
         bit by bit, as if it had not been interrupted.
     """
     from saccade.cli.console import note, print_values
-    from saccade.cli.going_on import recipe_to_go_on, told_how_to_go_on
+    from saccade.cli.runs import recipe_to_go_on, run
     from saccade.reports.curves import curves
     from saccade.training.chosen import chosen_recipe
-    from saccade.training.loop import train as run
-    from saccade.training.progress import shown
     from saccade.training.recipe import parse_settings
-    from saccade.training.run import default_folder
 
     chosen = chosen_recipe(
         recipe=recipe_to_go_on(flags) if resume else flags.recipe,
@@ -60,13 +57,7 @@ def train(
         settings=parse_settings(flags.set_),
         trust_class=flags.trust_class,
     )
-    folder = flags.output or default_folder(
-        chosen.model.name, chosen.model.attention, chosen.data.name, chosen.train.seed
-    )
-    with told_how_to_go_on("train", chosen, folder, flags), shown() as progress:
-        trained = run(
-            chosen, output=folder, device=flags.device, threads=flags.threads, progress=progress, resume=resume
-        )
+    trained, folder = run("train", chosen, flags, resume=resume)
     curves(trained.history, folder)
     note(f"written: {folder}")
     of_result = ("test_top1_percent", "test_loss", "validation_top1_percent", "train_seconds", "parameters")

@@ -80,8 +80,9 @@ def train(
         "attention": attention,
         "img_size": img_size,
         "flags": flags,
+        "on_bad_image": on_bad_image,
+        "settings": settings,
     }
-    said |= {"on_bad_image": on_bad_image, "settings": settings}
     return _run(data, said, device=device, threads=threads, output=output, resume=resume, quiet=quiet)
 
 
@@ -157,8 +158,11 @@ def pretrain(
         "attention": attention,
         "img_size": img_size,
         "flags": flags,
+        "on_bad_image": on_bad_image,
+        "settings": settings,
+        "model_options": of_model,
+        "pretraining": True,
     }
-    said |= {"on_bad_image": on_bad_image, "settings": settings, "model_options": of_model, "pretraining": True}
     return _run(data, said, device=device, threads=threads, output=output, resume=resume, quiet=quiet)
 
 
@@ -233,9 +237,11 @@ def finetune(
         "attention": attention,
         "img_size": img_size,
         "flags": flags,
+        "on_bad_image": on_bad_image,
+        "settings": settings,
+        "trust_class": trust_class,
+        "convert_channels": convert_channels,
     }
-    said |= {"on_bad_image": on_bad_image, "settings": settings, "trust_class": trust_class}
-    said["convert_channels"] = convert_channels
     return _run(data, said, device=device, threads=threads, output=output, resume=resume, quiet=quiet)
 
 
