@@ -1,5 +1,7 @@
 """The masked autoencoder against transformers' on the same weights and noise, and with every attention."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from tests.attention.agreement import enliven
@@ -173,7 +175,9 @@ def test_the_first_original_s_models_have_its_parameters_by_module(patch, decode
 
 def test_facebooks_checkpoint_loads_without_running_anything(tmp_path):
     ours, x, drawn = made(mask_ratio=0.75).float(), images().float(), noise().float()
-    torch.save({"model": ours.state_dict(), "epoch": 3}, tmp_path / "mae.pth")
+    # As misc.save_model of facebookresearch/mae writes it.
+    written = {"model": ours.state_dict(), "epoch": 3, "args": Namespace(lr=1e-3, output_dir="out")}
+    torch.save(written, tmp_path / "mae.pth")
     again = load_mae(tmp_path / "mae.pth", num_heads=4, decoder_num_heads=2)
     assert again.config == ours.config
     assert_close(again(x, drawn).loss, ours(x, drawn).loss)
@@ -199,6 +203,7 @@ class Evil:
     ("content", "words"),
     [
         ({"model": Evil()}, "cannot be read as tensors"),
+        ({"model": {}, "args": Namespace(lr=Evil())}, "cannot be read as tensors"),
         ({"model": {"weight": torch.ones(2)}}, "holds no masked autoencoder"),
         ([1, 2], "holds no state dict"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import warnings
@@ -159,7 +160,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         # torch warns of pickles that it did not write; whether they can be read is judged here.
-        with warnings.catch_warnings():
+        # Training checkpoints of facebookresearch/mae and timm hold their command line, too: names with plain values.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
