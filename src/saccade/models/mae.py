@@ -21,6 +21,7 @@ from saccade.models.embed import PatchEmbed, patchify, sine_positions
 from saccade.models.masking import hide, mask_unit, visible_patches
 from saccade.models.mlp import reset_linear
 from saccade.models.options import checked_mae_options
+from saccade.models.pixel_error import tiled_error
 from saccade.models.reversible import CHECKPOINTING_REFUSED, run_reversible
 
 
@@ -158,12 +159,11 @@ class MaskedAutoencoder(nn.Module):
         """
         visible, hidden = self.hide(len(images), noise, images.device)
         x = self._started(images, visible)
-        target = self.targets(off_grid(patchify(images, self.patch_embed.patch_size), hidden))
         if not details:
-            return Reconstruction(self.error(self._predicted(x, visible, hidden), target))
+            return Reconstruction(self._error_of_hidden(self._predicted(x, visible, hidden), images, hidden))
         pred = self._predicted(x, visible, None)
         mask = pred.new_ones(pred.shape[:2]).scatter(1, visible, 0.0)
-        return Reconstruction(self.error(off_grid(pred, hidden), target), pred, mask)
+        return Reconstruction(self._error_of_hidden(off_grid(pred, hidden), images, hidden), pred, mask)
 
     def forward_features(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n w"]:
         """The encoder's tokens of whole images, class token first: what a probe reads."""
@@ -330,6 +330,19 @@ class MaskedAutoencoder(nn.Module):
         whole = whole.scatter(1, visible[..., None].expand_as(seen), seen)
         x = self._through(blocks, torch.cat([prefix, whole + places], dim=1), None, None)[:, 1:]
         return self.decoder_pred(norm(off_grid(x, hidden)))
+
+    def _error_of_hidden(
+        self, predicted: Float[Tensor, "b m p"], images: Float[Tensor, "b c y x"], hidden: Int[Tensor, "b m"]
+    ) -> Float[Tensor, ""]:
+        """The error of what was predicted of the hidden patches; on a CPU (as the MLP) a few images at a time."""
+
+        def targets(few: slice) -> Float[Tensor, "c m p"]:
+            return self.targets(off_grid(patchify(images[few], self.patch_embed.patch_size), hidden[few]))
+
+        in_tiles = predicted.device.type == "cpu" and not torch.compiler.is_compiling()
+        if in_tiles and (self.training or not torch.is_grad_enabled()):
+            return tiled_error(predicted, targets, absolute=self.objective == "simmim")
+        return self.error(predicted, targets(slice(None)))
 
     def _through(
         self,
