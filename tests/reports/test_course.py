@@ -13,6 +13,7 @@ from saccade.reports.figures import accuracy_cost
 from saccade.reports.plan import Contender, PlanFacts
 from saccade.reports.report import write_report
 from saccade.reports.rows import rows
+from saccade.reports.scales import Scale
 from saccade.reports.tables import markdown
 
 PROBE = {"how": "probe", "method": "linear"}
@@ -106,7 +107,7 @@ def test_the_loss_ranks_nothing(records):
     assert [(row.attention, row.verdict, row.difference) for row in rows(one)] == [
         (row.attention, row.verdict, row.difference) for row in rows(other)
     ]
-    assert answer(rows(one), basis(one), after(one, rows(one))) == answer(rows(other), basis(other))
+    assert answer(rows(one), basis(one), after(one)) == answer(rows(other), basis(other))
     assert [row.loss for row in rows(one)] != [row.loss for row in rows(other)]
 
 
@@ -133,11 +134,12 @@ def test_seconds_are_those_of_pre_training_and_of_what_follows(records):
 def test_the_report_says_that_the_loss_ranks_nothing(records, tmp_path):
     told = pretrained(records)
     found = rows(told)
-    text = write_report(tmp_path, found, [], "Take linear.", basis(told)).read_text()
+    text = write_report(tmp_path, [Scale(rows=found, basis=basis(told))], [], "Take linear.").read_text()
     assert "ranks nothing" in text
     assert "| probe top-1 %" in text
     assert accuracy_cost(found, basis(told), tmp_path)
-    assert "ranks nothing" not in write_report(tmp_path, rows(records), [], "Take linear.", basis(records)).read_text()
+    plain = Scale(rows=rows(records), basis=basis(records))
+    assert "ranks nothing" not in write_report(tmp_path, [plain], [], "Take linear.").read_text()
 
 
 def test_a_row_without_its_reference_or_loss_has_dashes(made):
@@ -149,7 +151,7 @@ def test_a_row_without_its_reference_or_loss_has_dashes(made):
 
 
 def rules(records):
-    return {finding.rule: finding for finding in after(records, rows(records))}
+    return {finding.rule: finding for finding in after(records)}
 
 
 def test_a_loss_that_never_beat_the_mean_is_an_error(records):
@@ -157,7 +159,7 @@ def test_a_loss_that_never_beat_the_mean_is_an_error(records):
     found = rules(pretrained(records, test_loss=0.995))["nothing reconstructed"]
     assert found.severity == "error"
     assert found.sentence.endswith(
-        "softmax (0.995 against 1.000), fourier (0.995 against 1.000), linear (0.995 against 1.000)"
+        "softmax (0.995 against 1.000), linear (0.995 against 1.000), fourier (0.995 against 1.000)"
     )
     own = [
         dataclasses.replace(one, values={**one.values, "test_loss": 1.1})

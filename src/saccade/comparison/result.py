@@ -6,19 +6,23 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from saccade.errors import Diverged, Failed
 from saccade.record import Record, write_records
-from saccade.reports.answer import answer
+from saccade.reports.answer import answer, answer_at_scales
 from saccade.reports.basis import basis
+from saccade.reports.contenders import apart, by_scale
 from saccade.reports.fairness import after
 from saccade.reports.figures import accuracy_cost
-from saccade.reports.finding import Finding, by_severity
+from saccade.reports.finding import Finding, at_scale, by_severity
 from saccade.reports.report import write_report
+from saccade.reports.rivals import with_rivals
 from saccade.reports.rows import Row, rows
+from saccade.reports.scales import Scale
 from saccade.reports.tables import notebook, terminal
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ class Comparison:
     """What a comparison came to.
 
     Attributes:
-        rows: a row for each mechanism, the kernels of softmax first.
+        rows: a row for each mechanism, the kernels of softmax first, rivals last.
         earlier: what confounds it or cannot matter at its size, found before anything ran.
         later: what confounds it, found in its records.
         sentence: which attention to take, and what that rests on.
@@ -39,6 +43,7 @@ class Comparison:
         margin_points: how many points of accuracy were too few to matter.
         failures: runs that could not be finished, a sentence each.
         command: how to ask again, where a command asked.
+        scales: the same at each size of the model, that which was asked for first.
     """
 
     rows: Sequence[Row]
@@ -50,6 +55,7 @@ class Comparison:
     margin_points: float
     failures: Sequence[str] = ()
     command: str = ""
+    scales: Sequence[Scale]
 
     @property
     def findings(self) -> list[Finding]:
@@ -59,19 +65,25 @@ class Comparison:
     @property
     def exit_code(self) -> int:
         """0; 1 where a run could not be finished; 3 where softmax or everything diverged."""
-        diverged = [row.attention for row in self.rows if row.diverged]
-        if diverged and (self.rows[0].diverged or len(diverged) == len(self.rows)):
+        rows = [row for scale in self.scales for row in scale.rows]
+        diverged = [row for row in rows if row.diverged]
+        if diverged and (any(row.baseline for row in diverged) or len(diverged) == len(rows)):
             return Diverged.exit_code
         return Failed.exit_code if self.failures else 0
 
     def table(self) -> RenderableType:
         """The rows for a rich console."""
-        return terminal(self.rows, self.margin_points)
+        if len(self.scales) == 1:
+            return terminal(self.rows, self.margin_points)
+        tables = [(f"\nAt {scale.name}\n" if scale.name else "", scale) for scale in self.scales]
+        return Group(
+            *(part for title, scale in tables for part in (Text(title), terminal(scale.rows, self.margin_points)))
+        )
 
     def json_lines(self) -> Iterator[str]:
         """The rows as JSON, one a line; the last line holds the sentence and the findings."""
-        for row in self.rows:
-            yield json.dumps(row.plain(), ensure_ascii=False)
+        for row in self._plain():
+            yield json.dumps(row, ensure_ascii=False)
         findings = [vars(finding) for finding in self.findings]
         yield json.dumps({"sentence": self.sentence, "findings": findings}, ensure_ascii=False)
 
@@ -85,27 +97,32 @@ class Comparison:
             import pandas
         except ImportError as error:
             raise ValueError('to_pandas() needs pandas: pip install "saccade[pandas]"') from error
-        return pandas.DataFrame([row.plain() for row in self.rows])
+        return pandas.DataFrame(self._plain())
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Writes report.md, its picture and records.jsonl; into the comparison's own folder where none is given."""
         place = self.folder if folder is None else Path(folder)
         if place != self.folder:
             write_records(place / "records.jsonl", self.records)
-        ground = basis(self.records, self.margin_points)
-        pictures = accuracy_cost(self.rows, ground, place)
+        asked, *_ = self.scales
+        pictures = accuracy_cost(asked.rows, asked.basis, place)
         return write_report(
             place,
-            self.rows,
+            self.scales,
             self.findings,
             self.sentence,
-            ground,
             command=self.command,
             picture=next((path for path in pictures if path.suffix == ".png"), None),
         )
 
+    def _plain(self) -> list[dict[str, Any]]:
+        """The rows of all scales as plain values."""
+        named = [({"scale": scale.name} if scale.name else {}, scale.rows) for scale in self.scales]
+        return [{**row.plain(), **told} for told, found in named for row in found]
+
     def _repr_html_(self) -> str:
-        return notebook(self.rows, self.margin_points)
+        titled = [(f"<p>At {scale.name}</p>" if scale.name else "", scale.rows) for scale in self.scales]
+        return "".join(title + notebook(found, self.margin_points) for title, found in titled)
 
 
 def conclude(
@@ -118,17 +135,30 @@ def conclude(
     command: str,
 ) -> Comparison:
     """Computes rows, findings and the sentence from the records."""
-    found = rows(records, margin_points)
+    told = {name: apart(some) for name, some in by_scale(records).items()}
+    counted = {name: basis(some).operations for name, some in told.items() if name}
+    found = {name: with_rivals(rows(some, margin_points), some, margin_points) for name, some in told.items()}
     unfinished = [Finding("unfinished", "error", failure, "the same command tries again") for failure in failures]
-    later = by_severity([*unfinished, *after(records, found)])
+    later = {name: [at_scale(finding, name) for finding in after(some)] for name, some in told.items()}
+    scales = [
+        Scale(
+            name=name,
+            rows=found[name],
+            basis=basis(some, margin_points, larger=counted),
+            findings=[*earlier, *unfinished, *later[name]],
+        )
+        for name, some in told.items()
+    ]
+    asked, *larger = scales
     return Comparison(
-        rows=found,
+        rows=asked.rows,
         earlier=earlier,
-        later=later,
-        sentence=answer(found, basis(records, margin_points), [*earlier, *later]),
+        later=by_severity([*unfinished, *(finding for some in later.values() for finding in some)]),
+        sentence=answer_at_scales(scales) if larger else answer(asked.rows, asked.basis, asked.findings),
         records=records,
         folder=folder,
         margin_points=margin_points,
         failures=failures,
         command=command,
+        scales=scales,
     )

@@ -2,188 +2,253 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from saccade.measurement.machine import BUSY_PERCENT
 from saccade.record import Record
-from saccade.reports.finding import Finding, listed
-from saccade.reports.rows import Row
-from saccade.reports.terms import differing, machine, terms, versions
+from saccade.reports.case import Case
+from saccade.reports.finding import listed
+from saccade.reports.needs import (
+    CLOCKS,
+    CROWDING,
+    KERNELS_ASKED,
+    KERNELS_RUN,
+    MEASUREMENTS,
+    PROCESSES,
+    STEADINESS,
+    STEPS,
+    TIMES,
+    WAITS,
+    WARM_UPS,
+    acts,
+    steps_counted,
+)
+from saccade.reports.rule import Rule, Seen
+from saccade.reports.terms import alike
 
-BUSY_PERCENT = 5.0
 LEAST_REPEATS = 5
 
+# How an error begins that says what was known before anything ran, in `measurement.layers`.
+_LEFT_OUT = ("refused", "too large", "no core", "no layer", "no block")
 
-def failed(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Any exit of a trial, a typing error included, taken for "does not fit"."""
+# What a kernel is asked for by where the choice is left to saccade.
+_ANY_KERNEL = ("", "auto", "None")
+
+
+def not_measured(case: Case) -> Iterator[Seen]:
+    """Measurements that failed; what was left out for a reason that was known beforehand is only said.
+
+    Original 001: any exit of a trial, a typing error included, was taken for "does not fit".
+    """
     errors = [
-        f"{one.attention} ({one.kind}: {one.error})"
-        for one in records
-        if one.error is not None and one.kind in ("seconds", "memory", "operations")
+        (one, f"{one.attention} ({one.kind}: {one.error})")
+        for one in case.records
+        if one.error is not None and one.kind in ("seconds", "memory", "operations", "batch")
     ]
-    if errors:
-        yield Finding("not measured", "warning", f"these could not be measured: {listed(errors)}")
-
-
-def unequal_terms(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """One side's best against the other's default: five mechanisms with reversible blocks, the baseline without."""
-    groups: dict[tuple[str, str | None], list[Record]] = {}
-    for one in records:
-        if one.kind in ("seconds", "memory", "accuracy"):
-            groups.setdefault((one.kind, one.round), []).append(one)
-    for (kind, _), group in groups.items():
-        for name, values in differing(terms(one) for one in group).items():
-            yield Finding(
-                "unequal terms",
-                "error",
-                f"{name} differs between records of {kind}: {listed(values)}; equal terms are what makes a ratio mean "
-                "something",
-                "measure all on the same terms",
-            )
-
-
-def unlike_machines(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Costs of two machines, or accuracies of two versions, in one table."""
-    costs = [one for one in records if one.kind in ("seconds", "memory")]
-    for name, values in differing(machine(one) for one in costs).items():
-        yield Finding(
-            "unlike machines",
-            "error",
-            f"costs were measured with {name} {listed(values)}",
-            "measure all on one machine",
-        )
-    # A rate is a choice and no result: it may have been tuned by an earlier version, as long as all were by that one.
-    tuning = [one for one in records if one.kind == "tuning"]
-    mixed = {
-        **differing(versions(one) for one in tuning),
-        **differing(versions(one) for one in records if one.kind != "tuning"),
-        **differing(machine(one) for one in records if one.kind == "accuracy"),
-    }
-    for name, values in mixed.items():
-        yield Finding(
-            "unlike versions",
-            "warning",
-            f"the records were made with {name} {listed(values)}",
-            "make them anew in another folder, if results seem odd",
+    failed = [words for one, words in errors if not str(one.error).startswith(_LEFT_OUT)]
+    left_out = [words for one, words in errors if str(one.error).startswith(_LEFT_OUT)]
+    if failed:
+        yield Seen(f"these could not be measured: {listed(failed)}")
+    if left_out:
+        yield Seen(
+            f"these make no sense or do not fit at their size, and were left out: {listed(left_out)}", "note", ""
         )
 
 
-def no_warm_up(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """A clock that ran while caches were cold and kernels were being chosen."""
-    cold = [one.attention for one in _timed(records) if any(not one.values.get(f"warmup_{key}") for key in _acts(one))]
+def no_warm_up(case: Case) -> Iterator[Seen]:
+    """Times taken while caches were cold and kernels were being chosen.
+
+    Original 000: a step's time was logged from the first step of an epoch on.
+    """
+    cold = [one for one in case.timed if any(one.values.get(f"warmup_{act}") in ([], 0, False) for act in acts(one))]
     if cold:
-        yield Finding(
-            "no warm-up",
-            "error",
-            f"these were timed without a warm-up: {listed(cold)}",
-            "warm up until times are steady",
-        )
+        yield Seen(f"these were timed without a warm-up: {_names(cold)}")
+
+
+def not_steady(case: Case) -> Iterator[Seen]:
+    """Times that were still falling when their warm-up ended.
+
+    Original 002's sparse attention kept 15 measurements beside 365 of the dense one, and nothing says that it had
+    settled.
+    """
     shaky = [
-        one.attention
-        for one in _timed(records)
-        if any(one.values.get(f"{key.removesuffix('_seconds')}_steady") is False for key in _acts(one))
+        one
+        for one in case.timed
+        if any(one.values.get(f"{act.removesuffix('_seconds')}_steady") is False for act in acts(one))
     ]
     if shaky:
-        yield Finding(
-            "not steady",
-            "warning",
-            f"these had not settled when their warm-up ended: {listed(shaky)}",
-            "a quieter machine, or more repeats",
-        )
+        yield Seen(f"these had not settled when their warm-up ended: {_names(shaky)}")
 
 
-def shared_process(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Three models in one process: each one's peak contained the weights of the others."""
+def shared_process(case: Case) -> Iterator[Seen]:
+    """Several models measured in one process, where each pays for the others.
+
+    Original 002: three models in one process, so each one's peak contained the weights of the others.
+    """
     owners: dict[tuple[str, Any], dict[str, None]] = {}
-    for one in records:
+    for one in case.records:
         if one.kind in ("seconds", "memory") and one.conditions.get("process") is not None:
             owners.setdefault((one.kind, one.conditions["process"]), {})[one.attention] = None
     for names in owners.values():
         if len(names) > 1:
-            yield Finding(
-                "shared process",
-                "error",
-                f"these were measured in one process, where each pays for the others: {listed(names)}",
-                "a fresh process for each",
-            )
+            yield Seen(f"these were measured in one process, where each pays for the others: {listed(names)}")
 
 
-def one_step(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """One training step a trial: AdamW's moments, twice the parameters, were never allocated."""
-    short = [one.attention for one in records if one.kind == "memory" and one.values.get("optimiser_steps") in (0, 1)]
+def one_step(case: Case) -> Iterator[Seen]:
+    """A peak of memory after fewer than two training steps.
+
+    Original 001: one step a trial, so AdamW's moments, twice the parameters, were never allocated.
+    """
+    short = [one for one in [*case.weighed, *case.batches] if any(steps < 2 for steps in steps_counted(one))]
     if short:
-        yield Finding(
-            "one step",
-            "error",
-            f"the peak of one step lacks what the second one holds: {listed(short)}",
-            "two optimiser steps at the least",
-        )
-    few = [one.attention for one in _timed(records) if any(len(one.values[key]) < LEAST_REPEATS for key in _acts(one))]
+        yield Seen(f"the peak of one step lacks what the second one holds: {_names(short)}")
+
+
+def few_repeats(case: Case) -> Iterator[Seen]:
+    """Times of which there are too few to tell a slow moment from a slow mechanism.
+
+    Original 000: one number each, out of a log.
+    """
+    few = [one for one in case.timed if any(len(one.values[act]) < LEAST_REPEATS for act in acts(one))]
     if few:
-        yield Finding(
-            "few repeats",
-            "warning",
-            f"fewer than {LEAST_REPEATS} repeats of these were timed: {listed(few)}; one slow moment can decide",
-            f"--repeats {LEAST_REPEATS} or more",
-        )
+        yield Seen(f"fewer than {LEAST_REPEATS} repeats of these were timed: {_names(few)}; one slow moment can decide")
 
 
-def busy(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Times taken while something else ran: two threads are then slower than one."""
-    crowded = [one.attention for one in _timed(records) if _crowded(one)]
+def busy_machine(case: Case) -> Iterator[Seen]:
+    """Times taken while something else ran: two threads are then slower than one.
+
+    Original 004: minutes an epoch on a laptop, whatever else it did.
+    """
+    crowded = [one for one in case.timed if _crowded(one)]
     if crowded:
-        yield Finding(
-            "busy machine",
-            "warning",
-            f"others used the processor while these were timed: {listed(crowded)}; ratios may be theirs",
-            "time again when the machine is idle, or --threads 1 --clock cpu",
+        yield Seen(f"others used the processor while these were timed: {_names(crowded)}; ratios may be theirs")
+
+
+def processor_time(case: Case) -> Iterator[Seen]:
+    """Processor time, which is not what a user waits for.
+
+    No original: it is the remedy where others use the machine, and must not be read as waiting time.
+    """
+    if any(one.conditions.get("clock") == "cpu" for one in case.timed):
+        yield Seen("times are the process's own processor time, not what a user waits for")
+
+
+def clock_too_early(case: Case) -> Iterator[Seen]:
+    """A clock that was read before the device had finished what it was given.
+
+    Original 002: "average inference time" read the clock before it synchronised: it is the time of asking.
+    """
+    early = [one for one in case.timed if one.conditions.get("synchronised") is False]
+    if early:
+        yield Seen(
+            f"the clock was read before the device was done: {_names(early)}; what was timed is how long asking takes"
         )
 
 
-def processor_time(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Processor time read as waiting time."""
-    if any(one.conditions.get("clock") == "cpu" for one in _timed(records)):
-        yield Finding("processor time", "note", "times are the process's own processor time, not what a user waits for")
+def without_softmax(case: Case) -> Iterator[Seen]:
+    """Times of different days, or on different terms, set against each other.
 
-
-def no_baseline(records: Sequence[Record], rows: Sequence[Row]) -> Iterator[Finding]:
-    """Times of different days set against each other: a mechanism added later needs softmax beside it."""
-    lonely = [row.attention for row in rows if row.costs.seconds and not row.costs.ratios]
+    Original 001: minutes an epoch at one batch size, gigabytes at another, and softmax not at each.
+    """
+    lonely = [
+        one
+        for one in case.timed
+        if not case.is_softmax(one) and not _is_race(one) and not any(_softmaxes_beside(case, one))
+    ]
+    accompanied = {one.attention_resolved for one in case.timed if any(_softmaxes_beside(case, one))}
+    lonely = [one for one in lonely if one.conditions.get("what") or one.attention_resolved not in accompanied]
     if lonely:
-        yield Finding(
-            "round without softmax",
-            "warning",
-            f"no softmax was timed together with these, on the same terms: {listed(lonely)}; they get no ratio",
-            "time them and softmax in one round",
+        yield Seen(f"no softmax was timed together with these, on the same terms: {_names(lonely)}; they get no ratio")
+
+
+def best_softmax(case: Case) -> Iterator[Seen]:
+    """A baseline that is not the best softmax on its device.
+
+    Original 002 raced sparse attention against the dense one by one kernel; the memory-efficient one, which its flag
+    asked for, never ran.
+    """
+    alone: dict[str, list[Record]] = {}
+    for group in case.rounds.values():
+        others = [one for one in group if not case.is_softmax(one)]
+        kernels = {str(one.conditions.get("kernel_run")) for one in group if case.is_softmax(one)} - {"None"}
+        if len(kernels) == 1 and others:
+            alone.setdefault(kernels.pop(), []).extend(others)
+    for kernel, others in alone.items():
+        yield Seen(
+            f"softmax was timed by its {kernel} kernel alone, beside {_names(others)}: another kernel may be faster, "
+            "and a ratio to any but the best softmax is no result"
         )
+
+
+def kernel_not_run(case: Case) -> Iterator[Seen]:
+    """A kernel that was asked for and did not run.
+
+    Original 002: the flag that selects memory-efficient attention was lost in a recursion, so it never ran.
+    """
+    lost = {
+        one.attention: f"{one.attention} (asked for {asked}, ran {ran})"
+        for one in case.records
+        for part in ("", "decoder_")
+        if (asked := _words(one, f"{part}kernel_asked")) and (ran := one.conditions.get(f"{part}kernel_run"))
+        if not set(asked) <= {*_words(one, f"{part}kernel_run"), *_ANY_KERNEL}
+    }
+    if lost:
+        yield Seen(f"these did not run as they were asked to: {listed(lost.values())}")
 
 
 COST_RULES = (
-    failed,
-    unequal_terms,
-    unlike_machines,
-    no_warm_up,
-    shared_process,
-    one_step,
-    busy,
-    processor_time,
-    no_baseline,
+    Rule("not measured", not_measured, ("warning", "note"), (MEASUREMENTS,)),
+    Rule("no warm-up", no_warm_up, ("error",), (WARM_UPS,), "warm up until times are steady"),
+    Rule("not steady", not_steady, ("warning",), (STEADINESS,), "a quieter machine, or more repeats"),
+    Rule("shared process", shared_process, ("error",), (PROCESSES,), "a fresh process for each"),
+    Rule("one step", one_step, ("error",), (STEPS,), "two optimiser steps at the least"),
+    Rule("few repeats", few_repeats, ("warning",), (TIMES,), f"--repeats {LEAST_REPEATS} or more"),
+    Rule(
+        "busy machine",
+        busy_machine,
+        ("warning",),
+        (CROWDING,),
+        "time again when the machine is idle, or --threads 1 --clock cpu",
+    ),
+    Rule("processor time", processor_time, ("note",), (CLOCKS,)),
+    Rule(
+        "clock read too early",
+        clock_too_early,
+        ("error",),
+        (WAITS,),
+        "wait for the device (torch.accelerator.synchronize) before each reading of the clock",
+    ),
+    Rule("round without softmax", without_softmax, ("warning",), (TIMES,), "time them and softmax in one round"),
+    Rule(
+        "not the best softmax",
+        best_softmax,
+        ("warning",),
+        (KERNELS_RUN,),
+        "time softmax by each of its kernels beside them",
+    ),
+    Rule("kernel not run", kernel_not_run, ("error",), (KERNELS_ASKED,), "find out where the choice is lost"),
 )
 
 
-def _timed(records: Sequence[Record]) -> list[Record]:
-    return [one for one in records if one.kind == "seconds" and one.error is None]
+def _names(records: Iterable[Record]) -> str:
+    return listed(one.attention for one in records)
 
 
-def _acts(record: Record) -> list[str]:
-    """The names of the wall times that count."""
-    return [
-        key
-        for key in record.values
-        if key.endswith("_seconds") and not key.startswith("warmup_") and not key.endswith("_cpu_seconds")
-    ]
+def _words(record: Record, name: str) -> list[str]:
+    return [word.strip() for word in str(record.conditions.get(name) or "").split(",") if word.strip()]
 
 
 def _crowded(record: Record) -> bool:
     said = record.conditions.get("busy")
     return bool(said) if said is not None else (record.machine.get("pressure_avg10") or 0.0) > BUSY_PERCENT
+
+
+def _is_race(record: Record) -> bool:
+    """Whether it is one of several codes for one attention, or of softmax in another model: no mechanism's time."""
+    return bool(record.conditions.get("rival"))
+
+
+def _softmaxes_beside(case: Case, record: Record) -> Iterator[bool]:
+    """For each timing of softmax in the record's round whether it is on the same terms."""
+    return (alike(one, record) for one in case.rounds[record.round] if case.is_softmax(one))

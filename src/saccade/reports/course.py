@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.models.sizes import MODELS
 from saccade.record import Record
 from saccade.reports.numbers import many
 
@@ -60,3 +61,9 @@ def _course(record: Record, then: Mapping[str, Any]) -> Course:
 
 def _epochs(recipe: Mapping[str, Any]) -> str:
     return many(recipe["train"]["epochs"], "epoch")
+
+
+def average_of(record: Record) -> str:
+    """What the best constant is under the error of a masked autoencoder: the "mean", or of SimMIM's the "median"."""
+    options = {**MODELS.get(record.model, {}), **record.model_options}
+    return "median" if options.get("objective") == "simmim" else "mean"

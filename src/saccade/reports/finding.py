@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -43,3 +43,8 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     names = list(dict.fromkeys(names))
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def at_scale(finding: Finding, scale: str) -> Finding:
+    """The finding, which says at which size of the model it was made; that which was asked for has no name."""
+    return replace(finding, sentence=f"at {scale}, {finding.sentence}") if scale else finding

@@ -23,5 +23,19 @@ def function_of(attention_resolved: str) -> str:
 
 
 def baseline_of(records: Iterable[Record]) -> str | None:
-    """The function of plain softmax, whose options no user changed; None where no record is of it."""
-    return next((function_of(one.attention_resolved) for one in records if one.attention.strip() == BASELINE), None)
+    """The function of plain softmax, of whose options a user changed no more than the kernel; None where none is."""
+    plain = [one for one in records if _is_plain(one.attention)]
+    # Where softmax stands as such, it is that: "auto" is what a user gets.
+    return next((function_of(one.attention_resolved) for one in sorted(plain, key=_said_more)), None)
+
+
+def _is_plain(attention: str) -> bool:
+    try:
+        one = parse(attention)
+    except ValueError:
+        return False
+    return one.name == BASELINE and {name for name, _ in one.options} <= {"kernel"}
+
+
+def _said_more(record: Record) -> bool:
+    return record.attention.strip() != BASELINE

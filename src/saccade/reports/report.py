@@ -8,25 +8,20 @@ from pathlib import Path
 from saccade.record import write_whole
 from saccade.reports.basis import Basis
 from saccade.reports.course import Course
-from saccade.reports.finding import ORDER, Finding, by_severity
+from saccade.reports.finding import Finding, by_severity
+from saccade.reports.finding_markup import findings_markdown
 from saccade.reports.markup import block, prose
-from saccade.reports.rows import Row
+from saccade.reports.ratios import EQUAL
+from saccade.reports.scales import Scale
 from saccade.reports.statistics import LEAST_SEEDS
 from saccade.reports.tables import markdown
-
-_HEADINGS = {
-    "error": "Nothing can be concluded before this is cured",
-    "warning": "Read with care",
-    "note": "Good to know",
-}
 
 
 def write_report(
     folder: Path,
-    rows: Sequence[Row],
+    scales: Sequence[Scale],
     findings: Iterable[Finding],
     sentence: str,
-    basis: Basis,
     *,
     command: str = "",
     picture: Path | None = None,
@@ -35,24 +30,28 @@ def write_report(
 
     Args:
         folder: of the comparison; records.jsonl lies beside.
-        rows: of the comparison.
+        scales: what was found, at the size asked for first.
         findings: of the doctor, before and after.
         sentence: the answer.
-        basis: what it rests on.
         command: the line that made it.
         picture: a file in the folder.
     """
+    asked, *larger = scales
+    basis = asked.basis
     parts = [
         f"# {prose(basis.model)} on {prose(str(basis.data.get('name', 'its data')))}: which attention?",
-        *_findings(by_severity(findings)),
+        *findings_markdown(by_severity(findings)),
         "## What was found",
-        markdown(rows, basis.margin_points).strip(),
+        markdown(asked.rows, basis.margin_points).strip(),
         f"![accuracy against cost]({picture.name})" if picture else "",
+        *(part for scale in larger for part in _repeated(scale)),
         f"**{prose(sentence)}**",
         "## How it was found",
         block(command) if command else "",
         _course(basis.course),
         _decided(basis),
+        _rivals(scales),
+        _scales(larger),
         _terms(basis),
         "Every number is computed from [records.jsonl](records.jsonl), a line each measurement.",
     ]
@@ -61,19 +60,33 @@ def write_report(
     return path
 
 
-def _findings(findings: Sequence[Finding]) -> list[str]:
-    """A list for each severity that is there."""
-    parts = ["## Before reading on"] if findings else []
-    for severity in ORDER:
-        own = [finding for finding in findings if finding.severity == severity]
-        if own:
-            parts += [f"{_HEADINGS[severity]}:", "\n".join(_item(finding) for finding in own)]
-    return parts
+def _repeated(scale: Scale) -> list[str]:
+    """The table of a further scale."""
+    return [f"### At {prose(scale.name)}", markdown(scale.rows, scale.basis.margin_points).strip()]
 
 
-def _item(finding: Finding) -> str:
-    remedy = f" *Remedy: {prose(finding.remedy)}.*" if finding.remedy else ""
-    return f"* **{prose(finding.rule)}**: {prose(finding.sentence)}.{remedy}"
+def _rivals(scales: Sequence[Scale]) -> str:
+    """How rivals were chosen and judged, where there are any."""
+    if not any(row.rival for scale in scales for row in scale.rows):
+        return ""
+    return (
+        "Rivals are softmax in models that cost less by other means: larger patches, fewer layers, fewer heads of the "
+        f"same width, or patches merged on the way (Bolya et al. 2023). Of each kind it is the dearest whose training "
+        f"step took at most {EQUAL:g} times that of the mechanism whose cost it meets, in a hasty timing before "
+        "anything was trained; they are then tuned, trained, weighed and timed as the others. The best of them is the "
+        "best on the validation part. Mechanisms of that cost are held against it by the same paired procedure, "
+        "adjusted over these mechanisms alone."
+    )
+
+
+def _scales(larger: Sequence[Scale]) -> str:
+    """What two scales are for."""
+    if not larger:
+        return ""
+    return (
+        f"Everything was done again at {prose(larger[0].name)}, with its own timings and, where rates are tuned, its "
+        "own rates. Only what holds at both scales is recommended."
+    )
 
 
 def _course(course: Course) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from saccade.record import Record
@@ -56,6 +56,25 @@ def differing(facts: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
         for name in dict.fromkeys(name for fact in facts for name in fact)
     }
     return {name: found for name, found in values.items() if len(found) > 1}
+
+
+def unmatched(facts: Iterable[dict[str, Any]], softmax: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The names under which facts differ from all that softmax was measured under, each with the values that are there.
+
+    There may be several terms, as in a bench at two batch sizes, so long as softmax was measured under each of them.
+
+    Args:
+        facts: of each record.
+        softmax: those of softmax's records; the facts are held against the nearest of them.
+    """
+    found: dict[str, list[str]] = {}
+    for fact in facts:
+        if fact in softmax:
+            continue
+        nearest = min((differing([own, fact]) for own in softmax), key=len, default={})
+        for name, values in nearest.items():
+            found[name] = list(dict.fromkeys([*found.get(name, []), *values]))
+    return found
 
 
 def device_kind(device: str) -> str:

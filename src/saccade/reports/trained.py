@@ -30,8 +30,14 @@ class Trained:
 
     @property
     def accuracy_percent(self) -> dict[int, float]:
-        """Top-1 on the test set, by seed."""
-        return {seed: float(one.values["test_top1_percent"]) for seed, one in self.finished.items()}
+        """Top-1 on the test set, by seed; without the runs of others that do not tell it."""
+        told = {seed: one.values.get("test_top1_percent") for seed, one in self.finished.items()}
+        return {seed: float(percent) for seed, percent in told.items() if percent is not None}
+
+    @property
+    def mean_percent(self) -> float | None:
+        """The same, mean over seeds."""
+        return mean(self.accuracy_percent.values()) if self.accuracy_percent else None
 
     @property
     def train_seconds(self) -> float | None:
@@ -61,10 +67,10 @@ class Trained:
         return max(reached) - mean(reached)
 
 
-def rate_of(record: Record) -> float:
-    """The learning rate of a run."""
-    assert record.recipe is not None
-    return float(record.recipe["train"]["lr"])
+def rate_of(record: Record) -> float | None:
+    """The learning rate of a run; None where its record does not tell it."""
+    rate = (record.recipe or {}).get("train", {}).get("lr")
+    return None if rate is None else float(rate)
 
 
 def trained_seconds(record: Record) -> float:
@@ -74,7 +80,25 @@ def trained_seconds(record: Record) -> float:
 
 def validation_percent(record: Record, chance_percent: float) -> float:
     """Validation accuracy of a run; chance where it diverged."""
-    return float(record.values["validation_top1_percent"]) if record.error is None else chance_percent
+    return float(record.values.get("validation_top1_percent", chance_percent))
+
+
+def reconstruction(record: Record) -> dict[str, float]:
+    """What pre-training came to on the test part, or else the validation part: the loss, and those of two constants."""
+    values = record.values.get("pretraining") or record.values
+    for part in ("test", "validation"):
+        told = {name: values.get(f"{part}_{name}") for name in ("loss", "baseline_loss", "mean_picture_loss")}
+        if told["baseline_loss"] is not None:
+            return {name: float(loss) for name, loss in told.items() if loss is not None}
+    return {}
+
+
+def gained_points(record: Record) -> float | None:
+    """How much more a run reaches than the same without pre-training; None where one of the two is not known."""
+    values = record.values
+    without = values.get("random_test_top1_percent", values.get("scratch_test_top1_percent"))
+    reached = values.get("test_top1_percent")
+    return None if reached is None or without is None else float(reached) - float(without)
 
 
 def chance_percent(records: Iterable[Record]) -> float:
@@ -91,8 +115,8 @@ def trained_by_function(records: Iterable[Record]) -> dict[str, Trained]:
         function = function_of(record.attention_resolved)
         if record.kind == "accuracy" and record.seed is not None:
             accuracy.setdefault(function, {})[record.seed] = record
-        if record.kind == "tuning" and record.recipe is not None:
-            tuning.setdefault(function, {})[rate_of(record)] = record
+        if record.kind == "tuning" and (rate := rate_of(record)) is not None:
+            tuning.setdefault(function, {})[rate] = record
     return {
         function: Trained(
             finished={seed: one for seed, one in sorted(accuracy.get(function, {}).items()) if one.error is None},
@@ -109,7 +133,7 @@ def differences_to(baseline: str, trained: Mapping[str, Trained], margin_points:
     A mechanism that diverged or is incomplete has no place in the table of mechanisms and seeds, and no difference.
     """
     softmax = trained.get(baseline, Trained())
-    if not softmax.finished or softmax.diverged:
+    if not softmax.finished or softmax.diverged or not all(map(answers_known, softmax.finished.values())):
         return {}
     rivals = [name for name, one in trained.items() if name != baseline and _comparable(one, softmax)]
     seeds = list(softmax.finished)
@@ -124,13 +148,20 @@ def _comparable(one: Trained, softmax: Trained) -> bool:
 
 
 def _same_images(one: Record, other: Record) -> bool:
-    return (one.data or {}).get("fingerprint") == (other.data or {}).get("fingerprint") and (
-        one.values["test_images"] == other.values["test_images"]
+    return (
+        answers_known(one)
+        and (one.data or {}).get("fingerprint") == (other.data or {}).get("fingerprint")
+        and (one.values["test_images"] == other.values["test_images"])
     )
 
 
 def _correct(one: Trained, seeds: Sequence[int]) -> Bool[np.ndarray, "s n"]:
     return np.stack([right_answers(one.finished[seed]) for seed in seeds])
+
+
+def answers_known(record: Record) -> bool:
+    """Whether it tells which test images the run got right."""
+    return {"test_correct", "test_images"} <= set(record.values)
 
 
 def right_answers(record: Record) -> Bool[np.ndarray, " n"]:

@@ -1,0 +1,149 @@
+"""The doctor's rules on what must be the same for all: the model around the attention, the terms, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from saccade.record import Record
+from saccade.reports.case import Case
+from saccade.reports.finding import listed
+from saccade.reports.needs import MACHINES, RECORDS
+from saccade.reports.rule import Rule, Seen
+from saccade.reports.terms import differing, machine, terms, unmatched, versions
+
+# What may differ between two training runs; the record itself names the model, and fingerprints the images.
+_FREE = ("model.attention", "model.name", "train.lr", "train.seed", "train.logging_step", "data.name")
+
+# What changed in comparisons of others that no option of a model of ours says.
+_BESIDE = ("block", "reversible", "data_order")
+
+_MEASURED = ("operations", "seconds", "memory", "batch")
+
+
+def second_change(case: Case) -> Iterator[Seen]:
+    """Models or runs that differ in more than attention, rate and seed: patches, blocks, order of data, budget.
+
+    Originals 000 and 004: five mechanisms in reversible blocks, the baseline in plain ones; patch size 2 for softmax
+    and 1 for linear attention.
+    """
+    # A rival is meant to be another model.
+    own = [one for one in case.records if not one.conditions.get("rival")]
+    changed = differing(_of_training(one) for one in own if one.kind == "accuracy" and one.error is None)
+    for kind in _MEASURED:
+        for name, values in _unequal(case, [one for one in own if one.kind == kind], _model).items():
+            changed.setdefault(name, values)
+    for name, values in changed.items():
+        yield Seen(f"{name} is not the same for all: {listed(values)}; no difference can be put down to the attention")
+
+
+def unequal_terms(case: Case) -> Iterator[Seen]:
+    """One side's best against the other's default: precision, batch, threads, clock, checkpointing, compilation.
+
+    Original 000: five mechanisms with reversible blocks, which save memory, beside a baseline without.
+    """
+    groups: dict[tuple[str, str | None], list[Record]] = {}
+    for one in case.records:
+        if one.kind in ("seconds", "memory", "batch", "accuracy"):
+            groups.setdefault((one.kind, one.round), []).append(one)
+    for (kind, _), group in groups.items():
+        # Code of others may know no other precision, and is raced all the same: its name then says so.
+        race = all(one.conditions.get("rival") for one in group)
+        for name, values in _unequal(case, group, terms).items():
+            yield Seen(
+                f"{name} differs between records of {kind}: {listed(values)}; equal terms are what makes a ratio mean "
+                "something",
+                "warning" if race else "error",
+            )
+
+
+def unlike_machines(case: Case) -> Iterator[Seen]:
+    """Costs of two machines, or of two versions of torch, in one table.
+
+    No original on its own: 002's times are of an A100 and 004's of an M1 Pro, so that no ratio of the two means much.
+    """
+    costs = [one for one in case.records if one.kind in ("seconds", "memory")]
+    for name, values in differing(machine(one) for one in costs).items():
+        yield Seen(f"costs were measured with {name} {listed(values)}")
+
+
+def unlike_versions(case: Case) -> Iterator[Seen]:
+    """Accuracies of two machines or versions of the code in one table.
+
+    Original 000: its five mechanisms ran in another version of its code than its baseline, as only its history says.
+    """
+    # A rate is a choice and no result: it may have been tuned by an earlier version, as long as all were by that one.
+    mixed = {
+        **differing(versions(one) for one in case.tuning),
+        **differing(versions(one) for one in case.records if one.kind != "tuning"),
+        **differing(machine(one) for one in case.records if one.kind == "accuracy"),
+    }
+    for name, values in mixed.items():
+        yield Seen(f"the records were made with {name} {listed(values)}")
+
+
+SAMENESS_RULES = (
+    Rule(
+        "a second thing changed",
+        second_change,
+        ("error",),
+        (RECORDS,),
+        "give every mechanism the same model and recipe, in a folder of its own",
+    ),
+    Rule("unequal terms", unequal_terms, ("error", "warning"), (RECORDS,), "measure all on the same terms"),
+    Rule("unlike machines", unlike_machines, ("error",), (MACHINES,), "measure all on one machine"),
+    Rule(
+        "unlike versions",
+        unlike_versions,
+        ("warning",),
+        (MACHINES,),
+        "make them anew in another folder, if results seem odd",
+    ),
+)
+
+
+def _unequal(
+    case: Case, records: Sequence[Record], facts: Callable[[Record], dict[str, Any]]
+) -> Mapping[str, list[str]]:
+    """Under which names the facts of records of one kind differ from softmax's; without softmax, from the first one's.
+
+    Runs are averaged over seeds, so that all of them must be alike.
+    """
+    if not records or records[0].kind == "accuracy":
+        return differing(map(facts, records))
+    baseline = [one for one in records if case.is_softmax(one)]
+    first = [one for one in records if one.attention == records[0].attention]
+    return unmatched(map(facts, records), [facts(one) for one in baseline or first])
+
+
+def _model(record: Record) -> dict[str, Any]:
+    """The model around the attention, or the layer."""
+    return {
+        "model": record.model,
+        **{f"model.{name}": value for name, value in record.model_options.items()},
+        **{name: record.conditions[name] for name in _BESIDE if name in record.conditions},
+    }
+
+
+def _of_training(record: Record) -> dict[str, Any]:
+    """All that must be the same in every training run of a comparison."""
+    data = record.data or {}
+    return {
+        **_model(record),
+        **{
+            name: value
+            for name, value in _flat(record.recipe or {})
+            if name not in _FREE and name[:14] != "model.options."
+        },
+        "data.fingerprint": data.get("fingerprint"),
+        "images_seen": record.values.get("images_seen"),
+        **{f"then.{name}": value for name, value in _flat(record.conditions.get("then", {}))},
+    }
+
+
+def _flat(recipe: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
