@@ -2,14 +2,15 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from saccade.attention import contract
 from saccade.cli import run
-from saccade.originals import ORIGINALS, mae_blocks, mae_lambda, reproduction
+from saccade.originals import ORIGINALS, cifar_linear, mae_blocks, mae_lambda, reproduction, xformers_vit
 from saccade.originals.vit_einops import VitEinops
-from saccade.record import read_records
+from saccade.record import Record, read_records
 
 
 @pytest.fixture(autouse=True)
@@ -47,41 +48,60 @@ def kept(folder) -> list[str]:
     return [record.kind for record in read_records(folder / "records.jsonl")]
 
 
+def foretold(*given, **terms) -> SimpleNamespace:
+    """Predictions of models in full size take a while, and have their own tests."""
+    return SimpleNamespace(peak_bytes=7 * 10**9, within=0.02)
+
+
+def searched(attentions, *, model, inference, confirm=False, **terms) -> list[Record]:
+    """So has the search for the largest batch."""
+    tried = [{"batch_size": 40, "fits": True, "reason": "ok", "optimiser_steps": 2}] if confirm else []
+    values = {"largest_batch": 40, "verified": "unverified", "tried": tried}
+    return [
+        Record(kind="batch", attention=one, attention_resolved=one, model=model, values=values) for one in attentions
+    ]
+
+
 def test_the_first_small(reproduced, tmp_path, monkeypatch):
-    monkeypatch.setattr(mae_blocks, "LOGGED", mae_blocks.LOGGED[:2])
+    monkeypatch.setattr(mae_blocks, "LOGGED", mae_blocks.LOGGED[:1])
+    monkeypatch.setattr(mae_blocks, "predicted_step", foretold)
     told = reproduced("mae-blocks", "--scale", "24", "--batch-size", "1", "--repeats", "1")
     table = rows(told)
-    assert float(table["seconds a step, plain blocks"]["ours"]) > 0
     assert table["seconds a step, plain blocks"]["original"] == "0.11"
-    assert table["loss of the first step, xFormers blocks"]["original"] == "1.2193"
+    assert float(table["seconds a step, plain blocks"]["ours"]) > 0
+    assert table["loss of the first step, plain blocks"]["original"] == "1.5708"
     assert table["peak, plain blocks, full size"]["original"] == "6,350 MB"
     assert any("1 of 24 encoder blocks and 1 of 8 decoder blocks" in line["sentence"] for line in told["scaled"])
-    assert kept(tmp_path / "out") == ["memory", "memory", "seconds", "seconds"]
+    assert kept(tmp_path / "out") == ["memory", "seconds"]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"time: \d+\.\d{4}  data: \d+\.\d{4}  max mem: \d+  loss: \d\.\d{4}", report)) == 2
+    assert re.search(r"\nplain blocks +time: \d+\.\d{4}  data: \d+\.\d{4}  max mem: \d+  loss: \d\.\d{4}\n", report)
 
 
 def test_the_second_small(reproduced, tmp_path, monkeypatch):
-    monkeypatch.setattr(mae_lambda, "GIGABYTES", {(8, 10, "lambda"): 4.5})
-    monkeypatch.setattr(mae_lambda, "SEARCHED", mae_lambda.SEARCHED[2:])
+    monkeypatch.setattr(mae_lambda, "predicted_step", foretold)
+    monkeypatch.setattr(mae_lambda, "max_batch", searched)
+    monkeypatch.setattr(mae_lambda, "TIMED", (mae_lambda.EXPLICIT, "softmax", "lambda"))
     told = reproduced("001", "--scale", "12", "--batch-size", "1", "--repeats", "1")
     table = rows(told)
     assert table["largest batch, lambda"]["original"] == "49"
-    assert float(table["memory, patch 8, batch 10, lambda"]["ours"].split()[0]) > 1
-    assert set(kept(tmp_path / "out")) == {"batch", "seconds"}
+    assert table["memory, patch 8, batch 10, lambda"]["ours"] == "7.0 GB, predicted"
+    assert table["a step of softmax over lambda's"]["original"].startswith("1.60 x")
+    assert kept(tmp_path / "out") == ["batch"] * 6 + ["seconds"] * 3
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert "batch_size=32 => OK\n" in report
-    assert re.search(r"\n=> batch_size = \d+\n", report)
+    assert "batch_size=32 => OK\nbatch_size=48 => out of memory\n" in report
+    assert "\n=> batch_size = 40\n" in report
 
 
-def test_the_third_small(reproduced, tmp_path):
+def test_the_third_small(reproduced, tmp_path, monkeypatch):
+    monkeypatch.setattr(xformers_vit, "PROFILED", xformers_vit.PROFILED[:1])
     told = reproduced("xformers-vit", "--repeats", "1")
-    assert rows(told)["forward, Mem efficient ViT"]["original"] == "6.34 ms"
-    assert kept(tmp_path / "out") == ["seconds"] * 3 + ["memory"] * 3
+    assert rows(told)["forward, ViT"]["original"] == "3.87 ms"
+    assert kept(tmp_path / "out") == ["seconds", "memory"]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    form = r"Sparse ViT Forward only\nprofile\n  Median: .+\n(  IQR: .+\n)?  1 measurement.+\nMemory used: [\d.]+ MB\n"
+    form = (
+        r"\nViT Forward only\nprofile\n  .+\n  1 measurement.+\nMemory used: [\d.]+ MB\nViT average inference time : "
+    )
     assert re.search(form, report)
-    assert re.search(r"\nViT average inference time : [\d.]+ms\n", report)
 
 
 def test_the_fourth_in_full(reproduced, tmp_path):
@@ -95,12 +115,13 @@ def test_the_fourth_in_full(reproduced, tmp_path):
     assert kept(tmp_path / "out") == []
 
 
-def test_the_fifth_small(reproduced, tmp_path):
+def test_the_fifth_small(reproduced, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar_linear, "PUBLISHED", cifar_linear.PUBLISHED[:1])
     told = reproduced("004", "--images", "4", "--batch-size", "4", "--data", "digits")
-    assert rows(told)["top-1, VITX"]["original"] == "78.89 % after 40 epochs"
-    assert kept(tmp_path / "out") == ["accuracy"] * 3
+    assert rows(told)["top-1, VIT"]["original"] == "75.83 % after 40 epochs"
+    assert kept(tmp_path / "out") == ["accuracy"]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert report.count("+ Training Time: ") == 3
+    assert report.count("+ Training Time: ") == 1
 
 
 def test_what_is_not_named_is_a_list(capsys):

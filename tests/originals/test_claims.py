@@ -45,7 +45,8 @@ def all_found():
     found = {}
     for name in ORIGINALS:
         one = find_original(name)
-        found[name] = faults_found(one, examine(one.claims()), IN_PROCESS)
+        clauses = dict.fromkeys(clause for fault in one.faults for clause in fault.clauses)
+        found[name] = faults_found(one, examine(one.claims()), clauses)
     return found
 
 

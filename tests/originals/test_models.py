@@ -56,8 +56,8 @@ def test_the_first_s_seven_models_build_in_full_size_with_its_dimensions(logged)
 
 def test_the_quadratic_parts_of_the_first_are_a_fifth_and_two_percent():
     rows = counted(MaeBlocks())
-    assert rows["quadratic part of the encoder's arithmetic"].ours == "0.2% at 13 tokens"
-    assert rows["quadratic part of the decoder's arithmetic"].ours == "1.6% at 50 tokens"
+    assert rows["quadratic part of the encoder's arithmetic"].ours == "0.2 % at 13 tokens"
+    assert rows["quadratic part of the decoder's arithmetic"].ours == "1.6 % at 50 tokens"
 
 
 def numbers(lines) -> list[int]:

@@ -24,7 +24,7 @@ def reproduce(
     epochs: int | None = None,
     images: int | None = None,
     data: str | None = None,
-    memory: str | None = None,
+    gpu: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
@@ -56,8 +56,8 @@ def reproduce(
         How many training images (004).
     data
         Images to train on (004), or to read for losses and waits (000), as for `saccade train`.
-    memory
-        For which the largest batch is wanted (001), as in 24GB or 24GiB.
+    gpu
+        For which the largest batch is predicted (001), as `saccade max-batch --for` names it.
     device
         auto, cpu, cuda, cuda:N or mps.
     threads
@@ -94,7 +94,7 @@ def reproduce(
             _print(so_far.parts[-1])
 
     given = {"scale": scale, "batch_size": batch_size, "repeats": repeats, "epochs": epochs, "images": images}
-    given_words = {"data": data, "memory": memory}
+    given_words = {"data": data, "gpu": gpu}
     with shown() as progress:
         done = run(wanted, {**given, **given_words}, device=device, threads=threads, progress=progress, finished=keep)
     if json:

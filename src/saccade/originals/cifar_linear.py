@@ -97,7 +97,7 @@ def _parameters(published: Published) -> Beside:
 
 def _cut(dataset: Dataset, images: int) -> Dataset:
     """With no more images to be judged by than to be trained on, the first ones of each part."""
-    few = {
+    few: dict[str, Any] = {
         name: dataset.splits[name].select(torch.arange(images))
         for name in ("validation", "test")
         if len(dataset.splits[name]) > images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -59,8 +60,14 @@ class Claimed:
 
     def operations(self, *, sizes_only: bool = False) -> Record:
         """Its arithmetic; of an attention that saccade refuses the sizes alone."""
-        with torch.device("meta"):
-            counted = operations(create_model(self.model, "softmax" if sizes_only else self.written, **self.options))
+        counted = _counted(self.model, "softmax" if sizes_only else self.written, tuple(self.options.items()))
         if sizes_only:
             counted = {name: counted[name] for name in ("grid", "stacks")}
         return self.record("operations", counted)
+
+
+@cache
+def _counted(model: str, attention: str, options: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
+    """Several claims are about one model."""
+    with torch.device("meta"):
+        return operations(create_model(model, attention, **dict(options)))

@@ -22,7 +22,7 @@ class Asked:
         epochs: passes over the training images.
         images: how many training images.
         data: their name or path.
-        memory: for which the largest batch is wanted, as in "24GB".
+        gpu: for which the largest batch is predicted, as `max-batch --for` names it.
         device: as `--device` takes it.
         threads: None for as many as torch takes.
     """
@@ -33,7 +33,7 @@ class Asked:
     epochs: int = 1
     images: int = 1
     data: str = "digits"
-    memory: str = "24GB"
+    gpu: str = "rtx-3090"
     device: str = "cpu"
     threads: int | None = None
 

@@ -15,7 +15,8 @@ from saccade.record import Record
 from saccade.reports.torchsummary_form import torchsummary_lines
 from saccade.training.progress import Progress
 
-MODEL, OPTIONS = "vit_base_patch16_224", {"num_heads": 8, "global_pool": "all"}
+MODEL = "vit_base_patch16_224"
+OPTIONS: Mapping[str, Any] = {"num_heads": 8, "global_pool": "all"}
 
 # As torchsummary counts: what belongs to no module that it lists is overlooked.
 COUNTED_PARAMETERS = 86_415_592

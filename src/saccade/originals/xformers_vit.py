@@ -22,7 +22,7 @@ from saccade.reports.benchmark_form import measurement_block
 from saccade.training.progress import Progress
 
 MODEL = "vit_tiny_patch16_224"
-OPTIONS = {"embed_dim": 96, "depth": 8, "num_heads": 8, "mlp_ratio": 3.0}
+OPTIONS: Mapping[str, Any] = {"embed_dim": 96, "depth": 8, "num_heads": 8, "mlp_ratio": 3.0}
 SHARED = "qkv_bias=False"
 SPARSE = 'pattern(of="axial|local(2)|random(0.01)|gaussian(5,0.03)")'
 SPARSITY = 0.806
@@ -129,7 +129,7 @@ class XformersVit(Original):
 
 def _sparsity() -> Beside:
     """Of the mask over all tokens, the class token's row and column dense; drawn here by the model's seed."""
-    model = create_model(MODEL, PROFILED[1].written, **OPTIONS)
+    model = create_model(MODEL, Claimed(model=MODEL, attention=SPARSE, beside=SHARED).written, **OPTIONS)
     layer = model.blocks[0].attn
     assert isinstance(layer, Masked)
     ours = 1 - layer.mask(None, torch.device("cpu")).float().mean().item()
@@ -219,13 +219,16 @@ def _claims(profiled: Profiled) -> Iterator[Record]:
         },
         accelerator="NVIDIA A100",
     )
-    asked = {"kernel_asked": "sdpa" if "sdpa" in profiled.attention else profiled.ran, "kernel_run": profiled.ran}
+    asked: dict[str, Any] = {
+        "kernel_asked": "sdpa" if "sdpa" in profiled.attention else profiled.ran,
+        "kernel_run": profiled.ran,
+    }
     yield claimed.operations()
     yield claimed.record("seconds", {"latency_seconds": [profiled.forward_seconds]}, synchronised=True, **asked)
     yield claimed.record("seconds", {"latency_seconds": [profiled.average_seconds]}, synchronised=False, **asked)
     yield claimed.record("memory", {"peak_bytes": round(profiled.forward_megabytes * 2**20)}, training=False)
     if profiled.step_seconds is not None and profiled.step_megabytes is not None:
-        training = {"process": "benchmark.py"}
+        training: dict[str, Any] = {"process": "benchmark.py"}
         yield claimed.record(
             "seconds", {"step_seconds": [profiled.step_seconds]}, synchronised=True, **asked, **training
         )
