@@ -50,20 +50,24 @@ def test_the_highest_ever_stands_in_where_a_peak_is_not_forgotten(monkeypatch, t
 
 def test_an_accelerator_counts_its_own_tensors(monkeypatch):
     said = []
-    for name, answer in {"synchronize": None, "reset_peak_memory_stats": None, "memory_allocated": 5}.items():
+    answers = {"synchronize": None, "empty_cache": None, "reset_peak_memory_stats": None, "memory_allocated": 5}
+    for name, answer in answers.items():
         monkeypatch.setattr(
-            torch.accelerator, name, lambda device, name=name, answer=answer: said.append(name) or answer
+            torch.accelerator, name, lambda *device, name=name, answer=answer: said.append(name) or answer
         )
+    monkeypatch.setattr(torch.accelerator, "max_memory_reserved", lambda device: 20)
     monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda device: 12)
     scale = peak.scale_for(torch.device("cuda:0"))
     assert (scale.method, scale.start(), scale.peak()) == ("max_memory_allocated", 5, 12)
-    assert said == ["synchronize", "reset_peak_memory_stats", "memory_allocated", "synchronize"]
+    assert said == ["synchronize", "empty_cache", "reset_peak_memory_stats", "memory_allocated", "synchronize"]
+    assert scale.counts() == {"allocated_bytes": 12, "reserved_bytes": 20}
 
 
 def test_a_subject_that_cannot_be_built_is_an_error_in_the_record():
     record = peak.measure_peak(Subject(model="vit_nano_patch1_8", attention="nystrom(landmarks=900)"))
     assert "landmarks must be" in record.error
-    assert record.values == {}
+    assert record.values["predicted_bytes"] is None
+    assert "landmarks must be" in record.values["unpredicted"]
 
 
 def test_out_of_memory_is_said():
@@ -74,9 +78,9 @@ def test_out_of_memory_is_said():
 
 def test_two_steps_are_trained(monkeypatch):
     taken = []
-    monkeypatch.setattr(peak, "Step", lambda model, images, subject, loss: lambda: taken.append((len(images), subject)))
+    monkeypatch.setattr(peak, "training_step", lambda model, subject: lambda: taken.append(subject))
     peak.train(SUBJECT)
-    assert taken == [(16, SUBJECT)] * 2
+    assert taken == [SUBJECT] * 2
 
 
 def test_the_scale_is_set_behind_a_first_small_step(monkeypatch):
@@ -90,6 +94,9 @@ def test_the_scale_is_set_behind_a_first_small_step(monkeypatch):
         def peak(self):
             order.append("peak")
             return 17
+
+        def counts(self):
+            return {}
 
     order = []
     monkeypatch.setattr(peak, "scale_for", lambda device: Scale())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,81 +15,171 @@ import torch
 from saccade.measurement.allocator import return_freed, trim
 from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
-from saccade.measurement.step import Step, random_images
+from saccade.measurement.own import Own, handed_over, taken_over
+from saccade.measurement.predict import predicted_own, predicted_step
+from saccade.measurement.step import Step, training_step
 from saccade.measurement.subject import Subject
-from saccade.measurement.work import work_of
+from saccade.measurement.tracked import STEPS, Memory, track_training
 from saccade.record import Record
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
-# AdamW's moments are there from the end of the first step on: only the second has them beside all gradients.
-STEPS = 2
-
 # proc(5): sets the highest resident size back to the present one.
 _FORGET_PEAK = "5"
 
+# What any process has in it that has trained a model.
+_SMALLEST = Subject(model="vit_nano_patch1_8", batch_size=1)
+
 
 def measure_peak(subject: Subject, *, patience_seconds: float = PATIENCE_SECONDS) -> Record:
-    """Measures the peak of two training steps in a fresh process; AdamW's moments come with the first.
+    """Measures the peak of two training steps in a fresh process, says what it is made of, and what was predicted.
 
     Returns:
         A record. Values: `peak_bytes`, above what was there before the model; `baseline_bytes`, what was (the
         interpreter, torch, what a first small step loads); `method`, how it was counted: "VmHWM" (exact to a page, with
         larger tensors mapped one by one), "VmHWM, allocator as it is", "ru_maxrss" (an upper bound that fragments
-        widen), or "max_memory_allocated" (tensors on the accelerator); and `optimiser_steps`. `error` instead where the
-        process failed.
+        widen), or "max_memory_allocated" (tensors on the accelerator; `allocated_bytes` and `reserved_bytes` are its
+        own counts); `optimiser_steps`. `tracked_bytes`, the tensors of two more steps when they were most, and what was
+        there then: the fields of `tracked.Memory`. `predicted_bytes`, told without running, which should be right
+        `within` a share; without it, `unpredicted` says why. `error` where the process failed, beside what is
+        predicted.
     """
-    values, error = {}, None
-    with Worker(
-        "saccade.measurement.peak:Peak",
-        {"subject": asdict(subject)},
-        threads=subject.threads,
-        patience_seconds=patience_seconds,
-    ) as worker:
-        try:
-            worker.ready()
-            values = worker.ask("measure")
-        except WorkerFailed as failed:
-            error = str(failed)
+    values = _predicted(lambda: predicted_step(subject))
+    values, process, error = _measured(values, {"subject": asdict(subject)}, subject.threads, patience_seconds)
     return Record(
         kind="memory",
         **subject.about(),
         values=values,
-        conditions={**subject.conditions(), "process": worker.process},
+        conditions={**subject.conditions(), "process": process},
         machine=machine_facts(),
         error=error,
     )
 
 
+def measure_own_peak(own: Own, *, patience_seconds: float = PATIENCE_SECONDS) -> Record:
+    """As `measure_peak`, of somebody's own module; it has no attention that saccade could name.
+
+    Raises:
+        ValueError: the module cannot be handed to another process.
+    """
+    values = _predicted(lambda: predicted_own(own))
+    with handed_over(own) as file:
+        options = {"own": file, "path": sys.path}
+        values, process, error = _measured(values, options, own.terms.threads, patience_seconds)
+    return Record(
+        kind="memory",
+        attention="its own",
+        attention_resolved="its own",
+        model=own.name,
+        values=values,
+        conditions={**own.terms.conditions(), "process": process},
+        machine=machine_facts(),
+        error=error,
+    )
+
+
+def baseline_bytes(threads: int = 1) -> int:
+    """Resident bytes of a process that has trained the smallest model and let go of it: what a budget holds besides.
+
+    Measured once in a fresh process.
+
+    Raises:
+        WorkerFailed: there was none.
+    """
+    return _baseline_bytes(threads)
+
+
+@cache
+def _baseline_bytes(threads: int) -> int:
+    with Worker("saccade.measurement.peak:Peak", {"subject": asdict(_SMALLEST)}, threads=threads) as worker:
+        worker.ready()
+        return int(worker.ask("baseline"))
+
+
+def _predicted(predict: Any) -> dict[str, Any]:
+    try:
+        memory: Memory = predict()
+    # A subject that cannot be built is told by the process that tries to.
+    except ValueError as error:
+        return {"predicted_bytes": None, "unpredicted": str(error)}
+    return {"predicted_bytes": memory.peak_bytes, "within": memory.within, **memory.parts()}
+
+
+def _measured(
+    values: Mapping[str, Any], options: Mapping[str, Any], threads: int, patience_seconds: float
+) -> tuple[dict[str, Any], str, str | None]:
+    """The values with what a fresh process measures, the name of the process, and how it failed."""
+    measured = dict(values)
+    with Worker("saccade.measurement.peak:Peak", options, threads=threads, patience_seconds=patience_seconds) as worker:
+        try:
+            worker.ready()
+            measured |= worker.ask("measure")
+            measured |= worker.ask("track")
+        except WorkerFailed as failed:
+            return measured, worker.process, str(failed)
+    return measured, worker.process, None
+
+
 class Peak:
-    """The other end of a worker: a subject whose training step is weighed."""
+    """The other end of a worker: a training step that is weighed.
 
-    def __init__(self, subject: dict[str, Any]) -> None:
-        self.subject = Subject(**subject)
-        self.scale = scale_for(torch.device(self.subject.device))
+    Args:
+        subject: one of our models.
+        own: or a file with somebody's module, as `handed_over` wrote it.
+        path: where that one's classes are found.
+    """
 
-    def measure(self) -> dict[str, Any]:
-        """Two steps on one image first, for what any step leaves behind in a process; then the two that count."""
-        train(replace(self.subject, batch_size=1))
+    def __init__(self, subject: dict[str, Any] | None = None, own: str | None = None, path: Sequence[str] = ()) -> None:
+        self._subject, self._own, self._path = subject, own, path
+        taken = self._taken()
+        terms = taken.terms
+        # Of somebody's module it is not known how to make it smaller.
+        small = taken if isinstance(taken, Subject) else replace(_SMALLEST, device=terms.device, dtype=terms.dtype)
+        self.small = replace(small, batch_size=1)
+        self.scale = scale_for(torch.device(terms.device))
+
+    def baseline(self) -> int:
+        """Bytes after two steps on one image, for what any step leaves behind in a process."""
+        train(self.small)
         gc.collect()
         trim()
-        baseline = self.scale.start()
-        train(self.subject)
+        return self.scale.start()
+
+    def measure(self) -> dict[str, Any]:
+        """The steps that count, after small ones."""
+        baseline = self.baseline()
+        train(self._taken())
         return {
             "peak_bytes": self.scale.peak() - baseline,
             "baseline_bytes": baseline,
             "method": self.scale.method,
             "optimiser_steps": STEPS,
+            **self.scale.counts(),
         }
 
+    def track(self) -> dict[str, Any]:
+        """The tensors of such steps, one by one."""
+        taken = self._taken()
+        memory = track_training(taken.built(), lambda model: _step(taken, model))
+        return {"tracked_bytes": memory.tensors_bytes, **memory.parts()}
 
-def train(subject: Subject) -> None:
+    def _taken(self) -> Subject | Own:
+        if self._own is not None:
+            return taken_over(self._own, self._path)
+        assert self._subject is not None
+        return Subject(**self._subject)
+
+
+def train(subject: Subject | Own) -> None:
     """Builds the subject and trains it for `STEPS` steps."""
-    model = subject.built()
-    step = Step(model, random_images(model, subject.batch_size), subject, work_of(model).loss)
+    step = _step(subject, subject.built())
     for _ in range(STEPS):
         step()
+
+
+def _step(subject: Subject | Own, model: Any) -> Step:
+    return subject.step_of(model) if isinstance(subject, Own) else training_step(model, subject)
 
 
 class Resident:
@@ -106,6 +198,10 @@ class Resident:
         line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 
+    def counts(self) -> dict[str, int]:
+        """Nobody else counts."""
+        return {}
+
 
 class Highest:
     """The process's highest resident memory since it started, where nothing better is known."""
@@ -122,6 +218,10 @@ class Highest:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
+    def counts(self) -> dict[str, int]:
+        """Nobody else counts."""
+        return {}
+
 
 class Accelerator:
     """The tensors on an accelerator, by torch's count."""
@@ -134,6 +234,7 @@ class Accelerator:
     def start(self) -> int:
         """Bytes now."""
         torch.accelerator.synchronize(self.device)
+        torch.accelerator.empty_cache()
         torch.accelerator.reset_peak_memory_stats(self.device)
         return torch.accelerator.memory_allocated(self.device)
 
@@ -142,9 +243,16 @@ class Accelerator:
         torch.accelerator.synchronize(self.device)
         return torch.accelerator.max_memory_allocated(self.device)
 
+    def counts(self) -> dict[str, int]:
+        """Most bytes of tensors, and most that torch had taken from the device to hold them: all in the process."""
+        return {
+            "allocated_bytes": torch.accelerator.max_memory_allocated(self.device),
+            "reserved_bytes": torch.accelerator.max_memory_reserved(self.device),
+        }
+
 
 Scale = Resident | Highest | Accelerator
-"""Weighs what is in memory: `start()` gives the bytes now, `peak()` the most since then."""
+"""Weighs what is in memory: `start()` gives the bytes now, `peak()` the most since, `counts()` the device's own."""
 
 
 def scale_for(device: torch.device) -> Scale:

@@ -1,63 +1,87 @@
-"""Predict: the peak bytes of a forward and backward pass without running it, by tensors that have no memory."""
+"""Predict: what memory a training step or a forward pass takes, without running it, by tensors that have none."""
 
 from __future__ import annotations
 
 import copy
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from saccade.measurement.step import autocast
-from saccade.measurement.terms import Terms
+from saccade.measurement.own import Own
+from saccade.measurement.step import autocast, inference, training_step
+from saccade.measurement.subject import Subject
+from saccade.measurement.tally import Tally
+from saccade.measurement.terms import DTYPES, Terms
+from saccade.measurement.tracked import Memory, track_inference, track_training
+from saccade.models.sizes import create_model
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# Whoever listens to modules hears those of every thread.
+_ALONE = threading.Lock()
 
 
-class Tally(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes each off when it is freed.
+class CannotPredict(ValueError):  # noqa: N818
+    """What a model needs cannot be told without running it; the message says why."""
 
-    Attributes:
-        peak_bytes: the most there were at a time.
+
+def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
+    """What a training step takes, or a forward pass of what a user of the model runs, above what was there before.
+
+    Nothing is run or allocated: the model is planned, and its operations run on tensors without values. Two steps of
+    the optimiser, whose moments come with the first.
+
+    Example:
+        predicted_step(Subject(model="vit_base_patch16_224", batch_size=64)).peak_bytes
+
+    Args:
+        subject: the model and the terms.
+        training: False for a forward pass in eval mode, without gradients.
+
+    Raises:
+        CannotPredict: the model reads values, is compiled, or is for a device that this torch knows nothing of.
+        ValueError: a model or attention that makes no sense at this size.
     """
+    _require_eager(subject.terms)
+    with torch.device("meta"):
+        planned = create_model(subject.model, subject.attention, **subject.options)
+    planned.set_grad_checkpointing(subject.checkpointing)
 
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        super().__init__()
-        self.bytes = self.peak_bytes = 0
-        # A view's storage is there already; so is that of what was given.
-        self._counted = weakref.WeakSet([one.untyped_storage() for one in known])
+    with _without_values(subject.attention):
+        twin = _twin(planned, torch.device(subject.device))
+        if training:
+            return track_training(twin, lambda model: training_step(model, subject))
+        return track_inference(twin, lambda model: inference(model.to(DTYPES[subject.dtype]), subject))
 
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Runs the operation and counts what it made."""
-        made = func(*args, **(kwargs or {}))
-        for one in tree_leaves(made):
-            if isinstance(one, Tensor):
-                self._count(one)
-        return made
 
-    def _count(self, made: Tensor) -> None:
-        storage = made.untyped_storage()
-        if storage in self._counted:
-            return
-        size = storage.nbytes()
-        self._counted.add(storage)
-        weakref.finalize(storage, self._free, size).atexit = False
-        self.bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.bytes)
+def predicted_own(own: Own) -> Memory:
+    """As `predicted_step`, for a training step of somebody's module, which stays as it is.
 
-    def _free(self, size: int) -> None:
-        self.bytes -= size
+    Raises:
+        CannotPredict: as there.
+        ValueError: no loss, or no module.
+    """
+    _require_eager(own.terms)
+    module = own.module if isinstance(own.module, nn.Module) else own.built()
+    with _without_values(own.name):
+        device = torch.device(own.terms.device)
+        twin = _twin(module, device).float()
+        inputs = tuple(torch.empty(one.shape, dtype=one.dtype, device=device) for one in own.inputs)
+        return track_training(twin, replace(own, module=twin, inputs=inputs).step_of)
 
 
 def predicted_bytes(module: nn.Module, shapes: Sequence[Sequence[int]], dtype: torch.dtype, terms: Terms) -> int | None:
     """What a forward and backward pass adds at its peak to weights, inputs and a gradient that comes in.
 
-    Operations run on tensors without memory, so that it costs neither memory nor time. What a kernel needs within
+    Operations run on tensors without values, so that it costs neither memory nor time. What a kernel needs within
     itself is not seen.
 
     Args:
@@ -70,10 +94,9 @@ def predicted_bytes(module: nn.Module, shapes: Sequence[Sequence[int]], dtype: t
         None where the module does what only real tensors can.
     """
     device = torch.device(terms.device)
-    made = copy.deepcopy(module)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            _without_memory(made, device)
+        with _without_values(type(module).__name__):
+            made = _twin(module, device)
             inputs = [torch.empty(shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
             state = [*made.parameters(), *made.buffers()]
             dy = torch.empty_like(inputs[0])
@@ -87,11 +110,58 @@ def predicted_bytes(module: nn.Module, shapes: Sequence[Sequence[int]], dtype: t
         return None
 
 
-def _without_memory(module: nn.Module, device: torch.device) -> None:
-    """Replaces weights and buffers by new ones, which take no memory under a mode."""
-    for part in module.modules():
-        for name, weight in part.named_parameters(recurse=False):
-            empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
-            part.register_parameter(name, nn.Parameter(empty, requires_grad=weight.requires_grad))
-        for name, values in part.named_buffers(recurse=False):
-            setattr(part, name, torch.empty(values.shape, dtype=values.dtype, device=device))
+def _require_eager(terms: Terms) -> None:
+    if terms.compile:
+        raise CannotPredict("compile=True: what a compiler keeps and fuses is not known before it has; measure it")
+    device = torch.device(terms.device).type
+    # Autograd of a torch without CUDA ends the process where it meets tensors of it.
+    if device != "cpu" and not (device == "cuda" and torch.cuda.is_available()):
+        raise CannotPredict(f"device={terms.device}: this torch has no operations for it; predict for the cpu")
+
+
+@contextmanager
+def _without_values(what: str) -> Iterator[None]:
+    """Tensors that are made have shapes and no values; those that have values keep them."""
+    try:
+        with _ALONE, FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
+            yield
+    except ValueError:
+        raise
+    # Whatever somebody's class does with a tensor without values.
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise CannotPredict(
+            f"{what} cannot be predicted without values ({type(error).__name__}: {first}); measure it"
+        ) from error
+
+
+class _Values(TorchDispatchMode):
+    """Operations on nothing but tensors with values are computed: states of generators, a module's own tables."""
+
+    def __init__(self, fake: FakeTensorMode) -> None:
+        super().__init__()
+        self._remembered = fake.fake_tensor_converter.meta_converter.tensor_memo
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        if not given or any(isinstance(one, FakeTensor) for one in given):
+            made = func(*args, **kwargs)
+            # A parameter that somebody remembers by a weak reference cannot be cast.
+            self._remembered.clear()
+            return made
+        with unset_fake_temporarily():
+            return func(*args, **kwargs)
+
+
+def _twin(module: Module, device: torch.device) -> Module:
+    """A copy whose weights and buffers have no values; the module stays as it is."""
+    memo: dict[int, Any] = {}
+    for weight in module.parameters():
+        empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+        memo[id(weight)] = nn.Parameter(empty, requires_grad=weight.requires_grad)
+    for values in module.buffers():
+        memo[id(values)] = torch.empty(values.shape, dtype=values.dtype, device=device)
+    return copy.deepcopy(module, memo)

@@ -1,0 +1,123 @@
+"""Tally: the storages that operations make and free, one by one, so that it can be said what was there at the peak."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Held = Callable[[int], int]
+"""Bytes of memory that a storage of so many bytes takes."""
+
+Within = Callable[[Callable[..., Any], tuple[Any, ...], Any], int]
+"""Bytes that an operation takes within itself: of the operation, its arguments and what it made."""
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """A storage.
+
+    Attributes:
+        size: its bytes.
+        scope: the place in the model where it was made.
+        born: the moment it was made, counted in storages made and freed.
+        died: the moment it was freed; None while it is there.
+        part: what it is, where somebody has said so.
+    """
+
+    size: int
+    scope: str
+    born: int
+    died: int | None = None
+    part: str | None = None
+
+
+class Tally(TorchDispatchMode):
+    """Adds up the storages that operations make, and takes each off when it is freed.
+
+    What a kernel takes and frees within one operation is no tensor, and no dispatcher sees it: `within` says it.
+
+    Args:
+        known: tensors that are not counted.
+        scope_of: names the place in the model that an operation belongs to.
+        held: what a storage takes of the memory.
+        within: what an operation takes within itself.
+
+    Attributes:
+        peak_bytes: the most bytes of tensors there were at a time.
+        needed_bytes: the most memory there was taken at a time, by tensors and within operations.
+        needed_moment: when that was.
+        moment: storages made and freed so far.
+        part: what storages are that are made from now on, where that is known.
+        stored: all storages, in the order in which they were made.
+    """
+
+    def __init__(
+        self,
+        known: Sequence[Tensor] = (),
+        *,
+        scope_of: Callable[[], str] = lambda: "",
+        held: Held = lambda size: size,
+        within: Within = lambda func, args, made: 0,
+    ) -> None:
+        super().__init__()
+        self.peak_bytes = self.needed_bytes = self.needed_moment = self.moment = 0
+        self.part: str | None = None
+        self.stored: list[Stored] = []
+        self._bytes = self._held_bytes = 0
+        self._scope_of, self._held, self._within = scope_of, held, within
+        # A view's storage is there already; so is that of what was given.
+        self._counted: weakref.WeakKeyDictionary[Any, Stored | None] = weakref.WeakKeyDictionary()
+        for one in known:
+            self._counted[one.untyped_storage()] = None
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Runs the operation and counts what it made."""
+        made = func(*args, **(kwargs or {}))
+        self.add(one for one in tree_leaves(made) if isinstance(one, Tensor))
+        needed = self._held_bytes + self._within(func, args, made)
+        if needed > self.needed_bytes:
+            self.needed_bytes, self.needed_moment = needed, self.moment
+        return made
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Counts the storages of these tensors that are not counted yet."""
+        for one in tensors:
+            storage = one.untyped_storage()
+            if storage not in self._counted:
+                self._counted[storage] = self._stored(storage)
+
+    def name(self, tensors: Iterable[Tensor | None], part: str) -> None:
+        """Says what the storages of these tensors are; the last word counts."""
+        for one in tensors:
+            stored = None if one is None else self._counted.get(one.untyped_storage())
+            if stored is not None:
+                stored.part = part
+
+    def there(self, moment: int) -> list[Stored]:
+        """The storages that were there at a moment."""
+        return [one for one in self.stored if one.born <= moment and (one.died is None or one.died > moment)]
+
+    def _stored(self, storage: torch.UntypedStorage) -> Stored:
+        self.moment += 1
+        stored = Stored(storage.nbytes(), self._scope_of(), self.moment, part=self.part)
+        self.stored.append(stored)
+        weakref.finalize(storage, self._free, stored).atexit = False
+        self._bytes += stored.size
+        self._held_bytes += self._held(stored.size)
+        self.peak_bytes = max(self.peak_bytes, self._bytes)
+        return stored
+
+    def _free(self, stored: Stored) -> None:
+        self.moment += 1
+        stored.died = self.moment
+        self._bytes -= stored.size
+        self._held_bytes -= self._held(stored.size)

@@ -1,0 +1,161 @@
+"""Tracked: what the memory of a training step or a forward pass is for, tensor by tensor, be they real or fake."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from saccade.attention.base import Attention
+from saccade.measurement.scopes import Scopes
+from saccade.measurement.scratch import held_bytes, within_bytes
+from saccade.measurement.step import Forward, Step
+from saccade.measurement.tally import Stored, Tally
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# AdamW's moments are there from the end of the first step on: only the second has them beside all gradients.
+STEPS = 2
+
+WITHIN = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a step takes above what was in the process before the model, at the moment when most is taken.
+
+    Attributes:
+        peak_bytes: of tensors, and what is known of what tensors and operations take beside their values.
+        tensors_bytes: of tensors alone, when they were most.
+        weights_bytes: of weights and buffers, at the peak, as all that follow.
+        gradients_bytes: of the weights' gradients, in the optimiser's type too.
+        optimiser_bytes: of moments and of float32 masters.
+        inputs_bytes: of what the step is given.
+        activations_bytes: of everything else that is a tensor.
+        attention_bytes: of the activations those made in attention layers.
+        by_module: the activations by the module that made them, the largest first; "loss" for what none did.
+        kept_bytes: activations kept between forward and backward pass; 0 without a backward pass.
+        kept_by_module: the same by the module.
+        scratch_bytes: what tensors and operations take beside their values; included in `peak_bytes`.
+        within: the share of `peak_bytes` by which the truth may differ.
+    """
+
+    peak_bytes: int
+    tensors_bytes: int
+    weights_bytes: int
+    gradients_bytes: int
+    optimiser_bytes: int
+    inputs_bytes: int
+    activations_bytes: int
+    attention_bytes: int
+    by_module: Mapping[str, int]
+    kept_bytes: int
+    kept_by_module: Mapping[str, int]
+    scratch_bytes: int
+    within: float
+
+    def parts(self) -> dict[str, Any]:
+        """What the peak is made of, as a record holds it."""
+        told = asdict(self)
+        return {name: value for name, value in told.items() if name not in ("peak_bytes", "tensors_bytes", "within")}
+
+
+def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
+    """What training takes.
+
+    Args:
+        model: in float32, as a step is given it.
+        step_of: makes the step, and casts the model.
+    """
+    with _following(model) as tally:
+        step = step_of(model)
+        tally.name(step.optimiser.masters, "optimiser")
+        # Float32 weights are their own masters.
+        tally.name(_state(model), "weights")
+        tally.name(_given(step.images), "inputs")
+        kept = 0
+        step.optimiser.torch.register_step_pre_hook(
+            lambda *_: tally.name((master.grad for master in step.optimiser.masters), "gradients")
+        )
+        for _ in range(STEPS):
+            loss = step.forward()
+            kept = tally.moment
+            loss.backward()
+            tally.name((weight.grad for weight in model.parameters()), "gradients")
+            tally.part = "optimiser"
+            step.update()
+            tally.part = None
+    return _told(tally, model, tally.there(kept))
+
+
+def track_inference(model: Module, forward_of: Callable[[Module], Forward]) -> Memory:
+    """What a forward pass without gradients takes.
+
+    Args:
+        model: in the type in which it is given.
+        forward_of: makes the pass, and casts the model.
+    """
+    with _following(model) as tally:
+        forward = forward_of(model)
+        tally.name(_state(model), "weights")
+        tally.name(_given(forward.images), "inputs")
+        forward()
+    return _told(tally, model, [])
+
+
+@contextmanager
+def _following(model: nn.Module) -> Iterator[Tally]:
+    """A tally that knows the model's modules and begins with its weights."""
+    with Scopes(model) as scopes, Tally(scope_of=scopes, held=held_bytes, within=within_bytes) as tally:
+        tally.add(_state(model))
+        tally.name(_state(model), "weights")
+        yield tally
+
+
+def _told(tally: Tally, model: nn.Module, kept: list[Stored]) -> Memory:
+    there = tally.there(tally.needed_moment)
+    of = Counter[str | None]()
+    for one in there:
+        of[one.part] += one.size
+    by_module = _by_module(there)
+    inside = [name for name, module in model.named_modules() if isinstance(module, (Attention, nn.MultiheadAttention))]
+    prefixes = tuple(f"{name}." for name in inside)
+    mixed = {name for name in by_module if name in inside or name.startswith(prefixes)}
+    kept_by_module = _by_module(kept)
+    return Memory(
+        peak_bytes=tally.needed_bytes,
+        tensors_bytes=tally.peak_bytes,
+        weights_bytes=of["weights"],
+        gradients_bytes=of["gradients"],
+        optimiser_bytes=of["optimiser"],
+        inputs_bytes=of["inputs"],
+        activations_bytes=of[None],
+        attention_bytes=sum(by_module[name] for name in mixed),
+        by_module=by_module,
+        kept_bytes=sum(kept_by_module.values()),
+        kept_by_module=kept_by_module,
+        scratch_bytes=tally.needed_bytes - sum(of.values()),
+        within=WITHIN,
+    )
+
+
+def _by_module(stored: Iterable[Stored]) -> dict[str, int]:
+    """Bytes of the activations among these by the module that made them, the largest first."""
+    counted = Counter[str]()
+    for one in stored:
+        if one.part is None:
+            counted[one.scope] += one.size
+    return dict(counted.most_common())
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _given(inputs: Any) -> list[Tensor]:
+    return [one for one in tree_leaves(inputs) if isinstance(one, Tensor)]
