@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from saccade.attention.elsewhere import device_type
 from saccade.attention.initial import GeneratorOf, fill_normal, fill_xavier
 from saccade.attention.renormed import Origin, again, origin_of
 
@@ -52,7 +53,7 @@ class Mlp(nn.Module):
         return 2 * rows * (self.fc1.weight.numel() + self.fc2.weight.numel())
 
     def _in_tiles(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if device_type(x.device) != "cpu" or torch.compiler.is_compiling():
             return False
         if x.shape[:-1].numel() * self.fc1.out_features * x.element_size() < PLAIN_BYTES:
             return False
@@ -132,9 +133,13 @@ class _TiledMlp(torch.autograd.Function):
         dweight2: Any = None
         dbias1 = []
         rows = len(kept[0])
+        # One for all tiles and for all that passes through it: the system maps fresh pages slowly.
+        space = torch.empty_like(kept[0])
         for hidden, x_tile, dy_tile, dx_tile in zip(kept, x.split(rows), dy.split(rows), dx.split(rows), strict=True):
-            dweight2 = _with_product(dweight2, dy_tile.t(), nn.functional.gelu(hidden))
-            dhidden = torch.ops.aten.gelu_backward(dy_tile @ weight2, hidden)
+            dhidden = space[: len(hidden)]
+            dweight2 = _with_product(dweight2, dy_tile.t(), torch.ops.aten.gelu.out(hidden, out=dhidden))
+            torch.mm(dy_tile, weight2, out=dhidden)
+            torch.ops.aten.gelu_backward.grad_input(dhidden, hidden, grad_input=dhidden)
             if ctx.eps is not None:
                 x_tile = again(x_tile, norm_weight, norm_bias, ctx.eps).to(weight1.dtype)
             dweight1 = _with_product(dweight1, dhidden.t(), x_tile)
@@ -154,10 +159,11 @@ def _forward_tiles(
     """Computes the output; the hidden values before the GELU are appended to `kept`, a tensor a tile."""
     tiles = math.ceil(len(x) / max(TILE_ROWS, TILE_BYTES // (len(weight1) * x.element_size())))
     rows = math.ceil(len(x) / max(tiles, 1))
-    y = torch.empty_like(x)
+    y, bent = torch.empty_like(x), x.new_empty(rows, len(weight1))
     for x_tile, y_tile in zip(x.split(rows), y.split(rows), strict=True):
         hidden = torch.addmm(bias1, x_tile, weight1.t())
-        torch.addmm(bias2, nn.functional.gelu(hidden), weight2.t(), out=y_tile)
+        bent_tile = torch.ops.aten.gelu.out(hidden, out=bent[: len(hidden)])
+        torch.addmm(bias2, bent_tile, weight2.t(), out=y_tile)
         if kept is not None:
             kept.append(hidden)
     return y
