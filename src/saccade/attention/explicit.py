@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from saccade.attention.elsewhere import device_type
+
 # Above the first, all weights together are more than glibc keeps mapped, and every tensor of them costs fresh pages;
 # tiles of the second stay in the processor's cache.
 WHOLE_BYTES = 32 * 2**20
@@ -25,7 +27,7 @@ def explicit_attention(
     """
     q = q * q.shape[-1] ** -0.5
     weights_bytes = q.shape[:-1].numel() * k.shape[-2] * q.element_size()
-    if q.device.type != "cpu" or weights_bytes <= WHOLE_BYTES or torch.compiler.is_compiling():
+    if device_type(q.device) != "cpu" or weights_bytes <= WHOLE_BYTES or torch.compiler.is_compiling():
         return torch.softmax(q @ k.transpose(-2, -1), dim=-1) @ v
     return _TiledAttention.apply(*(one.flatten(0, 1) for one in (q, k, v))).unflatten(0, q.shape[:2])
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.base import MultiHead, Shared
+from saccade.attention.elsewhere import device_type
 from saccade.attention.initial import unseeded
 from saccade.attention.parts import at_least_float32, by_token, without_autocast
 from saccade.attention.tokens import Tokens
@@ -151,7 +152,7 @@ class _ByState(torch.autograd.Function):
 
 def _tiles(k: Float[Tensor, "b h n e"]) -> Iterator[slice]:
     """Images at a time: few on a CPU, for its cache; all on anything else, which has to be launched."""
-    few = max(1, _TILE_VALUES // k.shape[1:].numel()) if k.device.type == "cpu" else len(k)
+    few = max(1, _TILE_VALUES // k.shape[1:].numel()) if device_type(k.device) == "cpu" else len(k)
     return (slice(start, start + few) for start in range(0, len(k), few))
 
 

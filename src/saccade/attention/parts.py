@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saccade.attention.elsewhere import device_type
 from saccade.attention.explicit import explicit_attention
 from saccade.attention.tokens import Tokens
 
@@ -52,7 +53,7 @@ def rotate(x: Float[Tensor, "b h n e"], angles: Float[Tensor, "#b n f"]) -> Floa
 def faster_kernel(dtype: torch.dtype, device: torch.device) -> str:
     """Either "sdpa" or "explicit": by which the same softmax attention runs faster on tensors of this kind."""
     # torch's fused kernel is slow in bf16 on a CPU: the whole training step is 1.5 x faster without it.
-    return "explicit" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
+    return "explicit" if device_type(device) == "cpu" and dtype == torch.bfloat16 else "sdpa"
 
 
 def softmax_attention(

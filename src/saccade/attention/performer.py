@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.base import MultiHead, Shared
+from saccade.attention.elsewhere import device_type
 from saccade.attention.initial import GeneratorOf, fill_with, unseeded
 from saccade.attention.parts import at_least_float32, by_token, require_whole, without_autocast
 from saccade.attention.tokens import Tokens
@@ -279,7 +280,7 @@ def _tiles(x: Float[Tensor, "b h n e"], omega: Float[Tensor, "f e"]) -> Iterator
     The tokens of a head come one tile after the other.
     """
     images, heads, tokens = x.shape[:3]
-    at_once = max(1, _TILE_FEATURES // len(omega)) if x.device.type == "cpu" else x.shape[:3].numel()
+    at_once = max(1, _TILE_FEATURES // len(omega)) if device_type(x.device) == "cpu" else x.shape[:3].numel()
     few_images, few_heads = max(1, at_once // (heads * tokens)), max(1, min(heads, at_once // tokens))
     # Tiles of one size: a short one at the end would cost as many calls as a long one.
     few_tokens = -(-tokens // -(-tokens // at_once))

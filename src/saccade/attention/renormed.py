@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from saccade.attention.elsewhere import device_type
 from saccade.attention.parts import without_autocast
 
 _NAME = "saccade_origin"
@@ -54,7 +55,7 @@ def normed(norm: nn.Module, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]
         return y
     if y.nbytes < KEPT_BYTES:
         return y
-    if norm.training and y.requires_grad and y.device.type == "cpu":
+    if norm.training and y.requires_grad and device_type(y.device) == "cpu":
         vars(y)[_NAME] = Origin(x, norm.weight, norm.bias, norm.eps, y._version)
     return y
 

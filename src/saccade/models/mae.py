@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from saccade.attention import build, parse_layers
 from saccade.attention.base import Attention
+from saccade.attention.elsewhere import device_type
 from saccade.attention.initial import fill_normal, fill_xavier, seeded, within
 from saccade.attention.parts import at_least_float32, off_grid
 from saccade.attention.tokens import Tokens
@@ -339,7 +340,7 @@ class MaskedAutoencoder(nn.Module):
         def targets(few: slice) -> Float[Tensor, "c m p"]:
             return self.targets(off_grid(patchify(images[few], self.patch_embed.patch_size), hidden[few]))
 
-        in_tiles = predicted.device.type == "cpu" and not torch.compiler.is_compiling()
+        in_tiles = device_type(predicted.device) == "cpu" and not torch.compiler.is_compiling()
         if in_tiles and (self.training or not torch.is_grad_enabled()):
             return tiled_error(predicted, targets, absolute=self.objective == "simmim")
         return self.error(predicted, targets(slice(None)))

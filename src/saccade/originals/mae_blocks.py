@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from saccade.attention.parts import kernels_of
+from saccade.attention.elsewhere import kernels_of
 from saccade.data.augment import Augment
 from saccade.data.batches import Batch, train_batches
 from saccade.data.sources import load_data

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from saccade.attention.elsewhere import kernels_of
 from saccade.attention.lambda_layer import Lambda
-from saccade.attention.parts import kernels_of
 from saccade.attention.tokens import Tokens
 from saccade.measurement.batch import max_batch
 from saccade.measurement.predict import predicted_step
