@@ -14,8 +14,8 @@ import saccade
 from saccade.attention import list_attentions, parse
 from saccade.comparison.cells import Cell
 from saccade.comparison.costs import Terms, enough, measured_alike
-from saccade.comparison.question import Question, source_hash
-from saccade.comparison.run import all_that_fit
+from saccade.comparison.fit import all_that_fit
+from saccade.comparison.question import Entry, Question, source_hash
 from saccade.comparison.store import Store
 from saccade.record import read_records
 from saccade.training.progress import Progress
@@ -220,19 +220,27 @@ def test_an_edited_class_of_ones_own_is_another_mechanism(tmp_path):
     path.write_text(path.read_text() + "# edited\n")
     assert before != source_hash(f"{path}:Mine", 2)
     assert source_hash("softmax*1,linear*1", 2) == ""
-    cell = Cell("accuracy", "mine", "mine", 1e-3, 0, before)
-    assert cell.name != replace(cell, source="").name
+    entry = Entry("mine", "mine", before)
+    assert Cell("accuracy", entry, 1e-3, 0).name != Cell("accuracy", replace(entry, source=""), 1e-3, 0).name
 
 
 def test_a_cells_name_tells_apart_what_must_be_told_apart():
     cells = {
-        Cell(kind, "linear", resolved, rate, seed).name
+        Cell(kind, Entry("linear", resolved, "", scale, rival), rate, seed).name
         for kind in ("tuning", "accuracy")
         for resolved in ("linear(bias=True)", "linear(bias=False)")
+        for scale in ("", "twice the width")
+        for rival in ("", "softmax at depth=1", "softmax at depth=2")
         for rate in (1e-3, 1.001e-3)
         for seed in (0, 1)
     }
-    assert len(cells) == 16
+    assert len(cells) == 96
+
+
+def test_a_cell_of_a_comparison_begun_before_there_were_rivals_keeps_its_name():
+    resolved = 'fourier(norm="ortho", out_proj=False, per_head=False, two_d=False)'
+    cell = Cell("accuracy", Entry("fourier", resolved), 0.00949, 0)
+    assert cell.name == "accuracy-fourier-lr0.00949-seed0-1fe81226"
 
 
 def test_interrupted_it_keeps_what_is_finished_and_goes_on(tmp_path):

@@ -13,7 +13,8 @@ import saccade
 from saccade.attention import list_attentions, parse
 from saccade.cli import run
 from saccade.comparison.cells import Cell
-from saccade.comparison.run import all_that_fit, ask
+from saccade.comparison.fit import all_that_fit, ask
+from saccade.comparison.question import Entry
 from saccade.comparison.stages import Stages
 from saccade.comparison.then import Then, chosen_then, then_from
 from saccade.comparison.worker import train_cell
@@ -184,7 +185,7 @@ def test_another_judgement_is_another_question(second, folder):
 def fine_tuned(kind, folder):
     """The record of one cell with fine-tuning, and its folder."""
     base = with_values(RECIPE, {"data.limit": 64, "train.epochs": 1, "model.options.decoder_attention": "softmax"})
-    cell = Cell(kind, "linear", "linear()", 1e-3, 5)
+    cell = Cell(kind, Entry("linear", "linear()"), 1e-3, 5)
     task = cell.task(base, folder, "cpu", 1, 1, chosen_then("finetune", None, 1, base))
     return train_cell(json.loads(json.dumps(task))), folder / cell.name
 

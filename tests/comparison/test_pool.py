@@ -4,6 +4,7 @@ import pytest
 
 from saccade.comparison.cells import Cell
 from saccade.comparison.pool import run_tasks
+from saccade.comparison.question import Entry
 from saccade.training.recipe import with_values
 from saccade.training.recipes import named_recipe
 
@@ -36,7 +37,7 @@ class Raising(Softmax):
 
 
 def task(attention, folder, seed=0):
-    cell = Cell("accuracy", attention, attention, 1e-3, seed)
+    cell = Cell("accuracy", Entry(attention, attention), 1e-3, seed)
     return cell.task(SMALL, folder, device="cpu", threads=1, jobs=1)
 
 

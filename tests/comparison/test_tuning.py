@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.comparison.run import ask
+from saccade.comparison.fit import ask
 from saccade.comparison.tuning import best_rate, rate_grid, read_rates, widened
 from saccade.record import Record, write_records
 from saccade.training.recipe import recipe_from_dict, recipe_to_dict, with_values

@@ -151,7 +151,8 @@ def test_the_basis_names_all_that_the_answer_depends_on(made):
 def test_a_basis_on_an_accelerator_names_the_accelerator():
     conditions = {"device": "cuda:0", "dtype": "fp32", "amp_dtype": "bf16", "clock": "wall", "threads": None}
     machine = {"processor": "AMD", "accelerator": "H200"}
-    text = Basis(conditions=conditions, machine=machine, seeds=(0,), scales=2).sentence
+    larger = {"twice the width": {"tokens": 65, "width": 64, "head_width": 8}}
+    text = Basis(conditions=conditions, machine=machine, seeds=(0,), larger=larger).sentence
     assert "fp32 under bf16 autocast on cuda:0 (H200)" in text
     assert "1 seed, 2 scales, trained from scratch" in text
     cpu = Basis(conditions={**conditions, "device": "cpu", "clock": "cpu", "threads": 2}, machine=machine).sentence

@@ -4,6 +4,7 @@ from saccade.reports.finding import Finding
 from saccade.reports.markup import block, code, prose
 from saccade.reports.report import write_report
 from saccade.reports.rows import rows
+from saccade.reports.scales import Scale
 
 FINDINGS = [
     Finding("one scale", "warning", "one size of model", "another size"),
@@ -14,7 +15,8 @@ FINDINGS = [
 def written(made, tmp_path, *, seeds=3, findings=FINDINGS, **options):
     records = made.whole({"softmax": 0.92, "linear": 0.8}, seeds=seeds, costs={"linear": 0.7})
     found, rests_on = rows(records), basis(records)
-    path = write_report(tmp_path, found, findings, answer(found, rests_on), rests_on, **options)
+    scale = Scale(rows=found, basis=rests_on)
+    path = write_report(tmp_path, [scale], findings, answer(found, rests_on), **options)
     assert path == tmp_path / "report.md"
     return path.read_text(encoding="utf-8")
 

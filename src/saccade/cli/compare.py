@@ -25,6 +25,10 @@ def compare(
     tune: int = 0,
     rates: Path | None = None,
     margin: float = 1.0,
+    rivals: Annotated[bool, Parameter(negative="")] = False,
+    rivals_of: str | None = None,
+    scales: int = 1,
+    scale_by: Literal["width", "tokens"] = "width",
     anyway: Annotated[bool, Parameter(negative="")] = False,
     epochs: int | None = None,
     lr: float | None = None,
@@ -53,6 +57,10 @@ def compare(
     With --task mae each mechanism pre-trains a masked autoencoder, without labels, and is judged by a probe of its
     encoder or by fine-tuning it; the loss of pre-training is shown, and ranks nothing:
     `saccade compare softmax linear --task mae --then finetune --data path/to/images`
+
+    With --rivals it also trains what people would use instead of another attention, softmax models that take no longer
+    because of larger patches, fewer layers, less width or merged tokens, and says whether a mechanism beats them; with
+    --scales 2 it repeats everything in a larger model, and recommends only what holds in both.
 
     Parameters
     ----------
@@ -86,6 +94,14 @@ def compare(
         A folder whose records.jsonl holds tuning runs of the same model, recipe and images: their rates are used.
     margin
         How many points of accuracy a mechanism may lose and still be "not worse"; fixed beforehand.
+    rivals
+        Compare softmax models of the cheapest mechanism's training step, too, as measured on this machine.
+    rivals_of
+        The mechanism that gives the rivals' cost, where it is not the cheapest; implies --rivals.
+    scales
+        2 repeats everything in a larger model, in the same folder.
+    scale_by
+        width (twice, heads as wide as before) or tokens (four times, by patches of half the side or larger images).
     anyway
         Go on where no mechanism could gain a tenth of the model's arithmetic.
     epochs
@@ -140,6 +156,10 @@ def compare(
             tune=tune,
             rates=rates,
             margin=margin,
+            rivals=rivals,
+            rivals_of=rivals_of,
+            scales=scales,
+            scale_by=scale_by,
             anyway=anyway,
             epochs=epochs,
             lr=lr,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from saccade.comparison.question import Entry
 from saccade.comparison.then import Then
 from saccade.record import Record, read_record, write_whole
 from saccade.training.recipe import Recipe, recipe_to_dict, with_values
@@ -17,36 +18,34 @@ from saccade.training.recipe import Recipe, recipe_to_dict, with_values
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison: a mechanism at a learning rate and a seed.
+    """One run of a comparison: a mechanism, or a rival, at a learning rate and a seed.
 
     Attributes:
         kind: "tuning" runs are judged on the validation part, "accuracy" runs on the test part, once.
-        attention: as its user wrote it.
-        attention_resolved: every option written out; with rate, seed and kind it makes the cell's key.
+        entry: what is trained.
         rate: learning rate.
         seed: of initial weights, order and augmentation.
-        source: see `Entry`.
     """
 
     kind: Literal["tuning", "accuracy"]
-    attention: str
-    attention_resolved: str
+    entry: Entry
     rate: float
     seed: int
-    source: str = ""
 
     @property
     def name(self) -> str:
         """Folder name: readable in front, unique behind."""
-        key = json.dumps([self.kind, self.attention_resolved, self.rate, self.seed, self.source])
-        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.attention).strip("-")[:40]
+        one = self.entry
+        key = json.dumps([self.kind, one.attention_resolved, self.rate, self.seed, one.source, *one.marks.values()])
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", one.rival or one.attention).strip("-")[:40]
         return (
             f"{self.kind}-{readable}-lr{self.rate:.3g}-seed{self.seed}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         )
 
     def recipe(self, base: Recipe) -> Recipe:
-        """The comparison's recipe with this cell's attention, rate and seed: nothing else differs between two cells."""
-        return with_values(base, {"model.attention": self.attention, "train.lr": self.rate, "train.seed": self.seed})
+        """The comparison's recipe with this cell's attention, rate and seed; only a rival's model differs, too."""
+        own = {"model.attention": self.entry.attention, "train.lr": self.rate, "train.seed": self.seed}
+        return with_values(base, own | {f"model.options.{name}": value for name, value in self.entry.changes.items()})
 
     def task(
         self, base: Recipe, folder: Path, device: str, threads: int, jobs: int, then: Then | None = None
@@ -54,14 +53,15 @@ class Cell:
         """What a worker is told."""
         return {
             "kind": self.kind,
-            "attention": self.attention,
-            "attention_resolved": self.attention_resolved,
+            "attention": self.entry.attention,
+            "attention_resolved": self.entry.attention_resolved,
+            "marks": self.entry.marks,
             "recipe": recipe_to_dict(self.recipe(base)),
             "folder": str(folder / self.name),
             "device": device,
             "threads": threads,
             "jobs": jobs,
-            "source": self.source,
+            "source": self.entry.source,
             "then": None if then is None else then.plain(),
         }
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -46,12 +45,12 @@ class Terms:
     clock: Clock
     repeats: int
 
-    def subject(self, question: Question, attention: str) -> Subject:
+    def subject(self, question: Question, entry: Entry) -> Subject:
         """What a measuring worker builds."""
         return Subject(
             model=question.recipe.model.name,
-            attention=attention,
-            options=dict(question.recipe.model.options),
+            attention=entry.attention,
+            options={**question.recipe.model.options, **entry.changes},
             batch_size=self.batch_size,
             inference_batch=max(GOOD_BATCH, self.batch_size),
             dtype=self.dtype,
@@ -73,18 +72,19 @@ class Terms:
         }
 
 
-def kernel_of(question: Question, terms: Terms, attention: str) -> str:
+def kernel_of(question: Question, terms: Terms, entry: Entry) -> str:
     """The kernels of the encoder that run on these terms; "eager" for a mechanism that has no choice."""
-    subject = terms.subject(question, attention)
+    subject = terms.subject(question, entry)
     with torch.device("meta"):
-        model = create_model(subject.model, attention, **subject.options)
+        model = create_model(subject.model, subject.attention, **subject.options)
     return kernels(model, subject)["kernel_run"] or "eager"
 
 
 def baselines(question: Question, terms: Terms) -> list[Entry]:
     """Softmax by each of its kernels: the same function, timed beside each other."""
-    other = "explicit" if kernel_of(question, terms, BASELINE) == "sdpa" else "sdpa"
-    return [question.entry(BASELINE), question.entry(f'softmax(kernel="{other}")')]
+    usual = question.entry(BASELINE)
+    other = "explicit" if kernel_of(question, terms, usual) == "sdpa" else "sdpa"
+    return [usual, question.entry(f'softmax(kernel="{other}")')]
 
 
 def measure_memory(
@@ -99,9 +99,9 @@ def measure_memory(
         return
     progress.say(f"peak memory of {len(missing)} models, each in a fresh process")
     with ThreadPoolExecutor(jobs if terms.device == "cpu" else 1) as pool:
-        weighed = pool.map(lambda entry: measure_peak(terms.subject(question, entry.attention)), missing)
+        weighed = pool.map(lambda entry: measure_peak(terms.subject(question, entry)), missing)
         for entry, record in zip(missing, weighed, strict=True):
-            record = _with_source(record, entry.source)
+            record = _told(record, entry)
             # A failure is shown in this run's answer and tried again in the next one.
             store.add(_memory_cell(entry, terms), record) if record.error is None else store.hold(record)
 
@@ -118,22 +118,23 @@ def measure_seconds(
     missing = [entry for entry in entries if not any(measured_alike(record, terms, [entry]) for record in done)]
     if not missing:
         return
-    rivals = {entry.attention_resolved: entry for entry in [*baselines(question, terms), *missing]}
+    rivals = {entry.key: entry for entry in [*baselines(question, terms), *missing]}
     progress.say(f"timing {len(rivals)} models in turns, each in its own process")
-    records = time_rivals(
-        [terms.subject(question, entry.attention) for entry in rivals.values()], repeats=terms.repeats, what=SHOWN
-    )
-    sources = {entry.attention_resolved: entry.source for entry in rivals.values()}
-    records = [_with_source(record, sources[record.attention_resolved]) for record in records]
-    store.add_round(datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), records)
+    store.add_round(time_entries(question, terms, list(rivals.values()), SHOWN))
+
+
+def time_entries(question: Question, terms: Terms, entries: Sequence[Entry], what: Sequence[str]) -> list[Record]:
+    """One round, in which these take turns."""
+    subjects = [terms.subject(question, entry) for entry in entries]
+    records = time_rivals(subjects, repeats=terms.repeats, what=what)
+    return [_told(record, entry) for record, entry in zip(records, entries, strict=True)]
 
 
 def measured_alike(record: Record, terms: Terms, entries: Sequence[Entry]) -> bool:
     """Whether a record holds seconds or bytes of one of these mechanisms, on these terms and this machine."""
-    who = (record.attention_resolved, record.conditions.get("source", ""))
     return (
         record.kind in ("memory", "seconds")
-        and who in [(entry.attention_resolved, entry.source) for entry in entries]
+        and any(entry.owns(record) for entry in entries)
         and all(record.conditions.get(key) == value for key, value in terms.conditions().items())
         and _machine(record.machine) == _machine(machine_facts())
     )
@@ -148,10 +149,11 @@ def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {fact: facts.get(fact) for fact in SAME_MACHINE}
 
 
-def _with_source(record: Record, source: str) -> Record:
-    return replace(record, conditions={**record.conditions, "source": source})
+def _told(record: Record, entry: Entry) -> Record:
+    """The record with what sets it apart."""
+    return replace(record, conditions={**record.conditions, "source": entry.source, **entry.marks})
 
 
 def _memory_cell(entry: Entry, terms: Terms) -> str:
-    asked = [entry.attention_resolved, entry.source, terms.conditions(), _machine(machine_facts())]
+    asked = [entry.key, entry.source, terms.conditions(), _machine(machine_facts())]
     return f"memory-{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]}"

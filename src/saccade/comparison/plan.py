@@ -6,30 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saccade.comparison.costs import Terms, kernel_of
-from saccade.comparison.question import Question
+from saccade.comparison.question import Entry, Question
 from saccade.record import Record
 from saccade.reports.plan import Contender, PlanFacts
 
 
 def plan_facts(
     question: Question,
+    entries: Sequence[Entry],
     operations: Sequence[Record],
     terms: Terms,
     *,
     seeds: int,
     tune: int,
-    rates: str | Path | None,
+    rates: Path | None,
+    scales: int,
 ) -> PlanFacts:
-    """What the doctor's rules need; softmax is the first of `operations`."""
+    """What the doctor's rules need; softmax is the first of `entries` and of their `operations`."""
     model = {"model": question.recipe.model.name, **question.recipe.model.options}
     softmax, *rivals = (
         Contender(
-            attention=record.attention,
+            attention=entry.attention,
             operations=record.values,
             model=model,
-            kernel=kernel_of(question, terms, record.attention),
+            kernel=kernel_of(question, terms, entry),
         )
-        for record in operations
+        for entry, record in zip(entries, operations, strict=True)
     )
     return PlanFacts(
         softmax=softmax,
@@ -40,6 +42,7 @@ def plan_facts(
         data=question.data,
         device=terms.device,
         batch_size=terms.batch_size,
+        scales=scales,
         init="scratch" if question.then is None else "mae",
         fixed=() if question.decoder_attention is None else ("decoder",),
     )

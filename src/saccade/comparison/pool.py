@@ -115,7 +115,8 @@ def _failure(worker: _Worker) -> str:
     code = worker.process.returncode
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     log = worker.folder / "worker.log"
-    return f"{worker.task['attention']}: training {how}: {_last_line(log)} (see {log})"
+    name = worker.task["marks"].get("rival") or worker.task["attention"]
+    return f"{name}: training {how}: {_last_line(log)} (see {log})"
 
 
 def _last_line(path: Path) -> str:

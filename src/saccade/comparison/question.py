@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,17 +22,45 @@ BASELINE = "softmax"
 
 @dataclass(frozen=True)
 class Entry:
-    """One mechanism of a comparison.
+    """One mechanism of a comparison, or a rival: softmax in another model.
 
     Attributes:
         attention: as its user wrote it.
         attention_resolved: with every option written out.
         source: hash of the files of classes that are not saccade's own: edited, they are other mechanisms.
+        scale: the question's.
+        rival: what a rival is called.
+        changes: options of a rival's model that are not the question's.
     """
 
     attention: str
     attention_resolved: str
     source: str = ""
+    scale: str = ""
+    rival: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What tells it apart at its scale."""
+        return self.rival or self.attention_resolved
+
+    @property
+    def key(self) -> str:
+        """What tells it apart in its folder."""
+        return f"{self.name} at {self.scale}" if self.scale else self.name
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Conditions that set its records apart; none of a mechanism at the size that was asked for."""
+        told = {"rival": self.rival, "scale": self.scale}
+        return {name: word for name, word in told.items() if word}
+
+    def owns(self, record: Record) -> bool:
+        """Whether a record is of it."""
+        told = record.conditions
+        theirs = (record.attention_resolved, *(told.get(name, "") for name in ("source", "scale", "rival")))
+        return theirs == (self.attention_resolved, self.source, self.scale, self.rival)
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,7 @@ class Question:
         device: as torch writes it.
         depth: layers of the model; of the encoder, where there is a decoder too.
         then: how an encoder is judged that has been pre-trained; None for a classifier.
+        scale: what the model's size is called where everything is repeated at another one; "" as it was asked for.
     """
 
     recipe: Recipe
@@ -52,6 +81,7 @@ class Question:
     device: str
     depth: int
     then: Then | None = None
+    scale: str = ""
 
     @property
     def decoder_attention(self) -> str | None:
@@ -64,7 +94,11 @@ class Question:
         if self.decoder_attention is not None:
             depth = (model_defaults(self.recipe.model.name) | dict(self.recipe.model.options))["decoder_depth"]
             source += source_hash(self.decoder_attention, depth)
-        return Entry(attention, resolved_text(attention, self.depth), source)
+        return Entry(attention, resolved_text(attention, self.depth), source, self.scale)
+
+    def rival(self, name: str, changes: Mapping[str, Any]) -> Entry:
+        """Softmax in another model than the question's."""
+        return replace(self.entry(BASELINE), rival=name, changes=changes)
 
     def epochs(self, what: Literal["training", "tuning"]) -> int:
         """Those of all runs of a cell; where it is not for tuning, fine-tuning is done from the start, too."""
@@ -95,12 +129,12 @@ class Question:
             model_options=recipe["model"]["options"],
             data=self.data,
             recipe=recipe,
-            conditions={} if self.then is None else {"then": self.then.plain()},
+            conditions={**self.entry(BASELINE).marks, **({} if self.then is None else {"then": self.then.plain()})},
         )
 
     @property
     def key(self) -> str:
-        """Eight digits that stand for everything but the mechanisms, the seeds and the number of rates."""
+        """Eight digits that stand for everything but mechanisms, rivals, scales, seeds and the number of rates."""
         recipe = recipe_to_dict(with_values(self.recipe, {"model.attention": BASELINE, "train.seed": 0}))
         recipe["train"].pop("logging_step", None)
         told = [recipe, self.data["fingerprint"], self.device.split(":")[0]]

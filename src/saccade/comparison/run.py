@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saccade.attention import fitting, list_attentions, resolved_text
 from saccade.comparison.costs import Terms
-from saccade.comparison.plan import plan_facts
-from saccade.comparison.question import BASELINE, Question
+from saccade.comparison.fit import all_that_fit, ask
+from saccade.comparison.part import Asked, findings_of, plan_part
+from saccade.comparison.question import BASELINE
 from saccade.comparison.result import Comparison, conclude
+from saccade.comparison.rivals import require_rivals
+from saccade.comparison.scales import ScaleBy, scales_of
 from saccade.comparison.store import Store
-from saccade.comparison.study import Study
-from saccade.comparison.then import How, Method, Task, Then, chosen_then, require_sense
-from saccade.comparison.tuning import read_rates
-from saccade.measurement.operations import operations_record
+from saccade.comparison.then import How, Method, Task, chosen_then, require_sense
 from saccade.measurement.terms import Clock
-from saccade.measurement.work import work_of
 from saccade.models.sizes import is_masked_autoencoder
 from saccade.record import require_writable
-from saccade.reports.fairness import before, stop
 from saccade.training.chosen import chosen_recipe
 from saccade.training.device import choose_device
 from saccade.training.progress import Progress, Silent
-from saccade.training.recipe import Recipe, with_values
-from saccade.training.setup import load_images, plan_model, resolve
+from saccade.training.recipe import Recipe
 
 
 def compare(
@@ -46,6 +42,10 @@ def compare(
     tune: int = 0,
     rates: str | Path | None = None,
     margin: float = 1.0,
+    rivals: bool = False,
+    rivals_of: str | None = None,
+    scales: int = 1,
+    scale_by: ScaleBy = "width",
     anyway: bool = False,
     epochs: int | None = None,
     lr: float | None = None,
@@ -87,6 +87,13 @@ def compare(
         tune: learning rates tried for each mechanism, around the recipe's; 0 for none.
         rates: folder of a tuned comparison of the same model, recipe and images, whose rates are used.
         margin: points of accuracy that a mechanism may lose and still be "not worse".
+        rivals: also compare what people would use instead of another attention: softmax models with larger patches,
+            fewer layers, less width or merged tokens, whose training step takes no longer than the cheapest
+            mechanism's, by measurement.
+        rivals_of: the mechanism that gives the rivals' cost; naming one asks for rivals.
+        scales: 2 repeats everything in a larger model, and recommends only what holds in both.
+        scale_by: what is larger there: "width" is doubled, heads as wide as before; "tokens" are four times as many, by
+            patches of half the side, or images of twice the side where a patch cannot be halved.
         anyway: go on where no mechanism could gain a tenth of the model's arithmetic.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         threads: of each process; None for torch's own choice.
@@ -103,6 +110,7 @@ def compare(
     _check_counts({"seeds": seeds, "jobs": jobs, "repeats": repeats, "threads": threads})
     _check_tuning(tune, rates, margin)
     require_sense(task, then, probe, finetune_epochs, decoder_attention)
+    require_rivals(task, rivals, rivals_of)
     _check_model(task, model)
     if output is not None:
         require_writable(Path(output))
@@ -131,98 +139,45 @@ def compare(
         repeats=repeats,
     )
     after = chosen_then(then, probe, finetune_epochs, wanted) if task == "mae" else None
-    question = ask(wanted, attentions, place, say, after)
-    entries = question.entries(attentions or all_that_fit(wanted, say), say)
-    operations = [operations_record(terms.subject(question, entry.attention)) for entry in entries]
-    tuned = (
-        []
-        if rates is None
-        else read_rates(Path(rates), like=question.example(), wanted=[entry.attention_resolved for entry in entries])
+    asked = Asked(
+        terms=terms,
+        seeds=seeds,
+        tune=tune,
+        rates=None if rates is None else Path(rates),
+        scales=scales,
+        rivals=rivals or rivals_of is not None,
+        rivals_of=rivals_of,
+        jobs=jobs,
     )
-    plan = plan_facts(question, operations, terms, seeds=seeds, tune=tune, rates=rates)
-    findings = before(plan)
+    question = ask(wanted, attentions, place, say, after)
+    names = attentions or all_that_fit(wanted, say)
+    parts = [plan_part(one, names, asked, say) for one in scales_of(question, scales, scale_by, say)]
+    findings = findings_of(parts)
     for finding in findings:
         say(str(finding))
-    if not anyway and (nothing := stop(plan)) is not None:
-        raise ValueError(f"{nothing.sentence}; {nothing.remedy}")
+    for part in parts:
+        if not anyway and (nothing := part.stop()) is not None:
+            raise ValueError(f"{nothing.sentence}; {nothing.remedy}")
     store = Store(Path(output) if output is not None else question.default_folder())
     with store.locked(question.key):
         say(f"everything is kept in {store.folder}; the same command goes on there")
-        study = Study(question, entries, terms, store, jobs=jobs, progress=progress or Silent())
-        for entry, record in zip(entries, operations, strict=True):
-            store.add_operations(entry.attention_resolved, record)
-        tuned = study.tune(tune) if tune else tuned
-        trained = study.train(study.rates(tuned), range(seeds))
-        records = [*operations, *tuned, *trained, *study.measure()]
+        done = [part.run(store, progress or Silent()) for part in parts]
         comparison = conclude(
-            findings, records, store.folder, margin_points=margin, failures=study.failures, command=command
+            [*findings, *(finding for one in done for finding in one.findings)],
+            [record for one in done for record in one.records],
+            store.folder,
+            margin_points=margin,
+            failures=[failure for one in done for failure in one.failures],
+            command=command,
         )
         comparison.save()
     return comparison
-
-
-def ask(
-    recipe: Recipe, attentions: Sequence[str], device: str, say: Callable[[str], None], then: Then | None = None
-) -> Question:
-    """The question, with what only the images can tell; mechanisms that are none are refused before these are read."""
-    planned = plan_model(recipe)
-    for attention in attentions:
-        resolved_text(attention, len(planned.blocks))
-        require_fit(with_values(recipe, {"model.attention": attention}))
-    dataset = load_images(recipe, planned.img_size, say)
-    return Question(resolve(recipe, dataset), dataset.facts(), device, len(planned.blocks), then)
-
-
-def require_fit(recipe: Recipe) -> None:
-    """Checks that an attention makes sense wherever it will be: in training, and on whole images afterwards.
-
-    Raises:
-        ValueError: it is refused somewhere.
-    """
-    try:
-        planned = plan_model(recipe)
-    except ValueError as error:
-        if _decoder_is_to_blame(recipe):
-            raise ValueError(f"in the decoder, {error}; --decoder-attention gives all rows one decoder") from error
-        raise
-    for block in planned.blocks:
-        if reason := block.attn.refusal(planned.tokens.patches):
-            raise ValueError(f"on whole images, as they are encoded after pre-training, {reason}")
-
-
-def all_that_fit(recipe: Recipe, say: Callable[[str], None]) -> list[str]:
-    """Every mechanism that saccade brings, as it makes sense in this model; the others are left out, and why."""
-    encoder, *_ = work_of(plan_model(recipe)).stacks
-    fit: list[str] = []
-    for name in list_attentions():
-        try:
-            with torch.device("meta"):
-                fits = fitting(name, encoder.width, encoder.heads, encoder.tokens, patches=encoder.patches)
-            require_fit(with_values(recipe, {"model.attention": fits}))
-            fit.append(fits)
-        except ValueError as error:
-            say(f"left out: {error}")
-            continue
-        if fit[-1] != name:
-            say(f"{name} is taken as {fit[-1]}: its defaults are refused at this size")
-    return fit
 
 
 def _check_counts(counts: Mapping[str, int | None]) -> None:
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"--{name} {count}: must be at least 1")
-
-
-def _decoder_is_to_blame(recipe: Recipe) -> bool:
-    """Whether the attention is refused only because each is in the decoder, too."""
-    if not is_masked_autoencoder(recipe.model.name) or recipe.model.options.get("decoder_attention"):
-        return False
-    try:
-        plan_model(with_values(recipe, {"model.options.decoder_attention": BASELINE}))
-    except ValueError:
-        return False
-    return True
 
 
 def _check_model(task: Task, model: str | None) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from saccade.comparison.cells import Cell, read_cell, write_cell
@@ -16,13 +17,15 @@ class Store:
     """Records by the cell or round they belong to, under one folder.
 
     `cells/` holds a folder for each training run and each single measurement, `rounds/` a file for each timing round,
-    and `records.jsonl` a line for every record of both, written anew whenever one comes.
+    and `records.jsonl` a line for every record of both, written anew whenever one comes. `calibration/` holds the hasty
+    timings that rivals were chosen by: no results, and kept so that the same command chooses the same ones.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.cells = folder / "cells"
         self.rounds = folder / "rounds"
+        self.calibration = folder / "calibration"
         self.held: list[Record] = []
 
     def records(self) -> list[Record]:
@@ -45,14 +48,22 @@ class Store:
         write_cell(self.cells / name, record)
         self.write_all()
 
-    def add_operations(self, attention_resolved: str, record: Record) -> None:
-        """Keeps the declared counts of a mechanism."""
-        self.add(f"operations-{hashlib.sha256(attention_resolved.encode()).hexdigest()[:12]}", record)
+    def add_operations(self, key: str, record: Record) -> None:
+        """Keeps the declared counts of the model of an entry, by its key."""
+        self.add(f"operations-{hashlib.sha256(key.encode()).hexdigest()[:12]}", record)
 
-    def add_round(self, name: str, records: Sequence[Record]) -> None:
+    def add_round(self, records: Sequence[Record]) -> None:
         """Keeps a timing round, whole."""
-        write_records(self.rounds / f"{name}.jsonl", records)
+        write_records(self.rounds / f"{_now()}.jsonl", records)
         self.write_all()
+
+    def calibrated(self) -> list[list[Record]]:
+        """The rounds of hasty timings, the latest first."""
+        return [list(read_records(path)) for path in sorted(self.calibration.glob("*.jsonl"), reverse=True)]
+
+    def add_calibration(self, records: Sequence[Record]) -> None:
+        """Keeps a round of hasty timings, whole."""
+        write_records(self.calibration / f"{_now()}.jsonl", records)
 
     def hold(self, record: Record) -> None:
         """Keeps a failure for this command's answer alone: the next command tries again."""
@@ -98,3 +109,8 @@ class Store:
                 f"--output {self.folder}: it holds a comparison of another model, recipe, data set or device; "
                 "give another folder, or ask as it was asked"
             )
+
+
+def _now() -> str:
+    """A file name that sorts by time."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -12,12 +12,13 @@ from saccade.comparison.question import Entry, Question
 from saccade.comparison.store import Store
 from saccade.comparison.tuning import MOST_EXTENSIONS, TUNING_SEED, best_rate, rate_grid, widened
 from saccade.record import Record
+from saccade.reports.contenders import name_of
 from saccade.reports.numbers import duration
 from saccade.reports.trained import trained_seconds
 from saccade.training.progress import Progress
 
 Rates = Mapping[str, float]
-"""The learning rate of each mechanism, by its `attention_resolved`."""
+"""The learning rate of each mechanism and rival, by its key."""
 
 
 class Study:
@@ -54,20 +55,14 @@ class Study:
     def rates(self, tuned: Sequence[Record]) -> Rates:
         """Each mechanism's best rate among its tuning records; the recipe's where it has none."""
         best = {
-            entry.attention_resolved: best_rate(
-                [record for record in tuned if record.attention_resolved == entry.attention_resolved]
-            )
+            entry.key: best_rate([record for record in tuned if name_of(record) == entry.name])
             for entry in self.entries
         }
-        return {name: self.question.recipe.train.lr if rate is None else rate for name, rate in best.items()}
+        return {key: self.question.recipe.train.lr if rate is None else rate for key, rate in best.items()}
 
     def train(self, rates: Rates, seeds: Iterable[int]) -> list[Record]:
         """Trains every mechanism at its rate with every seed; returns the records of those that have finished."""
-        cells = [
-            Cell("accuracy", *_who(entry), rates[entry.attention_resolved], seed, entry.source)
-            for seed in seeds
-            for entry in self.entries
-        ]
+        cells = [Cell("accuracy", entry, rates[entry.key], seed) for seed in seeds for entry in self.entries]
         self._train(cells, "training")
         return [record for cell in cells if (record := self.store.of(cell)) is not None]
 
@@ -82,16 +77,15 @@ class Study:
         return [record for record in self.store.records() if measured_alike(record, self.terms, shown)]
 
     def _tuning_cells(self, grid: Sequence[float]) -> list[Cell]:
-        return [
-            Cell("tuning", *_who(entry), rate, TUNING_SEED, entry.source) for rate in grid for entry in self.entries
-        ]
+        return [Cell("tuning", entry, rate, TUNING_SEED) for rate in grid for entry in self.entries]
 
     def _train(self, cells: Sequence[Cell], what: Literal["training", "tuning"]) -> None:
         missing = [cell for cell in cells if self.store.of(cell) is None]
         if not missing:
             return
+        where = f" at {self.question.scale}" if self.question.scale else ""
         kept = f"; {len(cells) - len(missing)} are there already" if len(missing) < len(cells) else ""
-        self.progress.say(f"{what}: {len(missing)} runs, {self.jobs} at a time{kept}")
+        self.progress.say(f"{what}{where}: {len(missing)} runs, {self.jobs} at a time{kept}")
         epochs = self.question.epochs(what)
         done = 0
 
@@ -118,14 +112,12 @@ class Study:
         )
 
 
-def _who(entry: Entry) -> tuple[str, str]:
-    return entry.attention, entry.attention_resolved
-
-
 def _outcome(record: Record) -> str:
     """What a finished run came to, in a line."""
     assert record.recipe is not None
-    who = f"{record.attention}, rate {record.recipe['train']['lr']:.3g}, seed {record.seed}"
+    name, scale = record.conditions.get("rival") or record.attention, record.conditions.get("scale")
+    where = f" at {scale}" if scale else ""
+    who = f"{name}{where}, rate {record.recipe['train']['lr']:.3g}, seed {record.seed}"
     if record.error is not None:
         return f"{who}: {record.error}"
     part = "test" if record.kind == "accuracy" else "validation"

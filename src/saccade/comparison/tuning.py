@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saccade.record import Record, read_records
+from saccade.reports.contenders import by_scale, name_of
 from saccade.training.recipe import recipe_from_dict, recipe_to_dict
 
 # Fresh: no seed that a comparison's accuracy rests on.
@@ -49,8 +50,8 @@ def read_rates(folder: Path, like: Record, wanted: Sequence[str]) -> list[Record
 
     Args:
         folder: holds a records.jsonl.
-        like: any record of this comparison's training.
-        wanted: the mechanisms, by `attention_resolved`; records of others are left out.
+        like: any record of this comparison's training, at the same scale.
+        wanted: the mechanisms, by `attention_resolved`, and rivals by name; records of others are left out.
 
     Raises:
         ValueError: no such records, or of another model, data or recipe, or none of a mechanism.
@@ -58,21 +59,28 @@ def read_rates(folder: Path, like: Record, wanted: Sequence[str]) -> list[Record
     path = folder / "records.jsonl"
     if not path.is_file():
         raise ValueError(f"--rates {folder}: there is no records.jsonl in it; give the folder of a tuned comparison")
-    records = [record for record in read_records(path) if record.kind == "tuning"]
+    scale = like.conditions.get("scale", "")
+    records = [record for record in by_scale(read_records(path)).get(scale, []) if record.kind == "tuning"]
     if not records:
-        raise ValueError(f"--rates {folder}: it holds no tuning records; make some with `saccade compare --tune 5`")
+        where = f" {scale}" if scale else ""
+        raise ValueError(
+            f"--rates {folder}: it holds no tuning records{where}; make some with `saccade compare --tune 5`"
+        )
     for record in records:
         if difference := _difference(record, like):
             raise ValueError(f"--rates {folder}: its rates do not hold here: {difference}; tune with --tune 5")
     for name in wanted:
-        if best_rate([record for record in records if record.attention_resolved == name]) is None:
+        if best_rate([record for record in records if name_of(record) == name]) is None:
             raise ValueError(f"--rates {folder}: no run of {name} was tuned there; tune all alike with --tune 5")
-    return [record for record in records if record.attention_resolved in wanted]
+    return [record for record in records if name_of(record) in wanted]
 
 
 def _difference(tuned: Record, like: Record) -> str | None:
     """What keeps a rate tuned there from holding here, in words."""
     theirs, ours = _question(tuned), _question(like)
+    if tuned.conditions.get("rival"):
+        # Another model is what makes it one; its name says which.
+        del ours["model's options"]
     for key in ours:
         if theirs.get(key) != ours[key]:
             return f"{key} was {theirs.get(key)} there and is {ours[key]} here"

@@ -66,6 +66,7 @@ def _record(
             "dtype": recipe["train"]["dtype"],
             "amp_dtype": recipe["train"]["amp_dtype"],
             "batch_size": recipe["train"]["batch_size"],
+            **task["marks"],
             **({} if task["then"] is None else {"then": task["then"]}),
         },
         machine=machine_facts(),

@@ -8,6 +8,7 @@ from typing import Any
 
 from saccade.record import Record
 from saccade.reports.course import Course, course_of
+from saccade.reports.finding import listed
 from saccade.reports.function import BASELINE
 from saccade.reports.numbers import many
 
@@ -26,7 +27,7 @@ class Basis:
         conditions: under which costs were measured, else under which models were trained.
         machine: the machine they were measured on.
         margin_points: how many points are too few to matter.
-        scales: sizes at which everything was repeated.
+        larger: counts of softmax's model at each further scale, by its name.
         course: how weights came about.
     """
 
@@ -39,7 +40,7 @@ class Basis:
     conditions: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
     margin_points: float = 1.0
-    scales: int = 1
+    larger: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     course: Course = field(default_factory=Course)
 
     @property
@@ -62,20 +63,13 @@ class Basis:
         return [seen + then]
 
     def _model(self) -> str:
-        counted = self.operations
-        if not counted:
+        if not self.operations:
             return self.model
-        stacks = counted.get("stacks") or {"encoder": counted}
-        sizes = {
-            name: f"N {size['tokens']} tokens, width D {size['width']}, heads {size['head_width']} wide"
-            for name, size in stacks.items()
-        }
-        if len(sizes) == 1:
-            return _with(self.model, [*sizes.values()])
-        return _with(self.model, [f"{name}: {told}" for name, told in sizes.items()])
+        larger = [f"and {name}: {listed(_sizes(counted))}" for name, counted in self.larger.items()]
+        return _with(self.model, [*_sizes(self.operations), *larger])
 
     def _runs(self) -> str:
-        return ", ".join((many(len(self.seeds), "seed"), many(self.scales, "scale"), self.course.told))
+        return ", ".join((many(len(self.seeds), "seed"), many(1 + len(self.larger), "scale"), self.course.told))
 
     def _place(self) -> str:
         told = self.conditions
@@ -89,8 +83,13 @@ class Basis:
         return f"{dtype} on {_with(str(told.get('device')), details)}"
 
 
-def basis(records: Iterable[Record], margin_points: int | float = 1.0, *, scales: int = 1) -> Basis:
-    """Reads what a comparison rests on from the records of plain softmax, the latest of each kind."""
+def basis(
+    records: Iterable[Record],
+    margin_points: int | float = 1.0,
+    *,
+    larger: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Basis:
+    """Reads what a comparison rests on from the records of plain softmax at one scale, the latest of each kind."""
     own = [record for record in records if record.attention.strip() == BASELINE and record.error is None]
     runs = [record for record in own if record.kind == "accuracy"]
     costs = [record for record in own if record.kind == "seconds"] or runs
@@ -105,9 +104,19 @@ def basis(records: Iterable[Record], margin_points: int | float = 1.0, *, scales
         conditions=costs[-1].conditions if costs else {},
         machine=costs[-1].machine if costs else {},
         margin_points=float(margin_points),
-        scales=scales,
+        larger=larger or {},
         course=course_of(runs),
     )
+
+
+def _sizes(counted: Mapping[str, Any]) -> list[str]:
+    """Tokens, width and heads, of encoder and decoder where there are both."""
+    stacks = counted.get("stacks") or {"encoder": counted}
+    sizes = {
+        name: f"N {size['tokens']} tokens, width D {size['width']}, heads {size['head_width']} wide"
+        for name, size in stacks.items()
+    }
+    return [*sizes.values()] if len(sizes) == 1 else [f"{name}: {told}" for name, told in sizes.items()]
 
 
 def _with(name: str, details: Sequence[str]) -> str:

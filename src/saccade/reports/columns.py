@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from saccade.reports.course import Course
 from saccade.reports.numbers import NONE, counted, duration, interval, many, signed, spread, times
 from saccade.reports.ratios import Ratio
+from saccade.reports.rivals import best_rival
 from saccade.reports.rows import Row, best_softmax
 from saccade.reports.statistics import MOST_SEEDS
 
@@ -47,13 +48,14 @@ def columns(rows: Sequence[Row], margin_points: int | float) -> list[Column]:
     course = rows[0].course if rows else Course()
     pretrained = [
         column((f"{course.reference} %", "points added"), "pre-training", _added),
-        column(("loss", "mean picture"), "pre-training", _loss),
+        column(("loss", f"{course.average} picture"), "pre-training", _loss),
     ]
     return [
-        column(("attention", ""), "attention", lambda row: (row.attention, ", ".join(row.marks)), words=True),
+        column(("attention", ""), "attention", _attention, words=True),
         column((f"{course.accuracy} %", "seeds"), "accuracy", _accuracy),
         column(("to softmax", "points, 95 %"), "accuracy", _difference),
         column(("verdict", f"margin {margin_points:g}"), "accuracy", _verdict, words=True),
+        *([column(("to rival", "points, 95 %"), "rival", _to_rival)] if any(row.to_rival for row in rows) else []),
         *(pretrained if course.judged_by else []),
         column(("training", "rate"), "training", _training),
         column(("tuning", "points lost"), "training", _tuning),
@@ -85,6 +87,7 @@ def legend(rows: Sequence[Row]) -> str:
         "Unfused = many kernels one after another, against a softmax that is one."
         if any("unfused" in row.marks for row in rows)
         else "",
+        *_of_rivals(rows),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -95,10 +98,32 @@ def _of_pretraining(course: Course) -> str:
     same = "the same probe of an encoder" if course.reference == "random" else "the same fine-tuning of an encoder"
     return (
         f"{course.reference.capitalize()} % = {same} with its first weights, and what pre-training adds to it. "
-        "Loss = of reconstruction on the test images, and what predicting the training part's mean picture gives "
-        "(of SimMIM, its median picture): nothing is ranked by it. "
+        "Loss = of reconstruction on the test images, and what predicting the training part's "
+        f"{course.average} picture gives: nothing is ranked by it. "
         "A step is one of pre-training; infer = the encoder's features of whole images."
     )
+
+
+def _of_rivals(rows: Sequence[Row]) -> list[str]:
+    """Which rows are no mechanisms, and what they are held against."""
+    of = next((row.rival_of for row in rows if row.rival), None)
+    if of is None:
+        return []
+    best = best_rival(rows)
+    against = f" To rival = to {best.attention}, the best of them on the validation part." if best else ""
+    return [
+        f"Rival = a softmax model of another shape, chosen so that its step takes no longer than that of {of}.{against}"
+    ]
+
+
+def _attention(row: Row) -> Cell:
+    return row.attention, ", ".join([*(["rival"] if row.rival else []), *row.marks])
+
+
+def _to_rival(row: Row) -> Cell:
+    if row.to_rival is None:
+        return NONE, ""
+    return f"{signed(row.to_rival.points)} {row.to_rival.verdict or ''}".rstrip(), interval(row.to_rival)
 
 
 def _added(row: Row) -> Cell:

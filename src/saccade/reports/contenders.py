@@ -1,4 +1,4 @@
-"""Contenders: whom a record of a comparison belongs to: a mechanism or a softmax model of equal cost, at which scale."""
+"""Contenders: whose a record of a comparison is: a mechanism's or a rival's, at which scale."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ def by_scale(records: Iterable[Record]) -> dict[str, list[Record]]:
     return scales
 
 
+def name_of(record: Record) -> str:
+    """What tells whose it is at its scale: a rival has softmax's attention in another model, so its own name."""
+    rival: str = record.conditions.get("rival", "")
+    return rival or record.attention_resolved
+
+
 def apart(records: Iterable[Record]) -> list[Record]:
-    """The records, those of a rival under its own name: it has softmax's attention in another model."""
+    """The records, those of rivals under their own names."""
     return [
-        replace(record, attention=rival, attention_resolved=rival)
-        if (rival := record.conditions.get("rival"))
+        replace(record, attention=name_of(record), attention_resolved=name_of(record))
+        if record.conditions.get("rival")
         else record
         for record in records
     ]

@@ -31,6 +31,7 @@ MARKERS = {
     "too few seeds": ("s", "#7A7A7A", False),
     "incomplete": ("s", "#7A7A7A", False),
     "diverged": ("X", "#D55E00", False),
+    "rival": ("P", "#009E73", False),
 }
 INK, PALE = "#333333", "#9A9A9A"
 LABEL_POINTS = 9
@@ -80,7 +81,7 @@ def _lines(axes: Axes, shown: Sequence[Row], basis: Basis) -> None:
 
 
 def _point(axes: Axes, row: Row, shown: Sequence[Row]) -> None:
-    marker, colour, filled = MARKERS.get(row.verdict, MARKERS["incomplete"])
+    marker, colour, filled = MARKERS.get(_sign(row), MARKERS["incomplete"])
     (left, right), (low, high) = _bars(row, shown)
     x, y = _place(row)
     axes.errorbar(
@@ -97,6 +98,11 @@ def _point(axes: Axes, row: Row, shown: Sequence[Row]) -> None:
         capsize=0,
         zorder=3 if row.baseline else 2,
     )
+
+
+def _sign(row: Row) -> str:
+    """What its marker stands for."""
+    return "rival" if row.rival else row.verdict
 
 
 def _place(row: Row) -> tuple[float, float]:
@@ -166,7 +172,7 @@ def _words(figure: Figure, axes: Axes, shown: Sequence[Row], basis: Basis) -> No
     """What is shown, by which signs, and how sure it is."""
     title = f"{basis.model} on {basis.data.get('name', 'its data')}: accuracy against cost"
     axes.set_title(title, loc="left", fontsize=12, color="black", parse_math=False, pad=22)
-    verdicts = dict.fromkeys(row.verdict for row in shown)
+    verdicts = dict.fromkeys(map(_sign, shown))
     handles = [
         Line2D(
             [],
@@ -176,7 +182,7 @@ def _words(figure: Figure, axes: Axes, shown: Sequence[Row], basis: Basis) -> No
             color=colour,
             markerfacecolor=colour if filled else "white",
             markersize=7,
-            label="softmax" if verdict == "baseline" else verdict,
+            label={"baseline": "softmax", "rival": "softmax in another model"}.get(verdict, verdict),
         )
         for verdict, (marker, colour, filled) in MARKERS.items()
         if verdict in verdicts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import Any
@@ -20,15 +20,19 @@ FUSED = ("sdpa",)
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One mechanism.
+    """One mechanism, or a rival: a softmax model of its cost.
 
     Attributes:
         attention: as its user wrote it.
         attention_resolved: every option written out.
         baseline: it is softmax, by one of its kernels.
+        rival: it is softmax in another model.
+        rival_of: the mechanism whose step a rival must meet, as its user wrote it.
         marks: what a reader must know beside the numbers, a few words each.
         accuracy_percent: top-1 on the test set, by seed; the kernels of softmax share it, being one function.
         difference: to softmax; None for softmax, and where runs are missing or diverged.
+        validation_percent: top-1 on the validation part, mean over seeds.
+        to_rival: difference to the best rival, of a mechanism that costs no more than it may.
         parameters: of the whole model; None where they were not counted.
         flops_per_image: of a forward pass of the whole model, as declared.
         costs: seconds, bytes, and their ratios to softmax.
@@ -47,9 +51,13 @@ class Row:
     attention: str
     attention_resolved: str
     baseline: bool = False
+    rival: bool = False
+    rival_of: str = ""
     marks: tuple[str, ...] = ()
     accuracy_percent: dict[int, float] = field(default_factory=dict)
     difference: Difference | None = None
+    validation_percent: float | None = None
+    to_rival: Difference | None = None
     parameters: int | None = None
     flops_per_image: int | None = None
     costs: Costs = field(default_factory=Costs)
@@ -110,6 +118,20 @@ class Row:
             "lr_sensitivity_points": self.sensitivity_points,
             "diverged_seeds": list(self.diverged),
             **self._plain_course(),
+            **self._plain_rival(),
+        }
+
+    def _plain_rival(self) -> dict[str, Any]:
+        """What only a comparison with rivals has."""
+        if self.rival:
+            return {"rival_of": self.rival_of}
+        if self.to_rival is None:
+            return {}
+        return {
+            "to_rival_points": self.to_rival.points,
+            "to_rival_low_points": self.to_rival.low_points,
+            "to_rival_high_points": self.to_rival.high_points,
+            "to_rival_verdict": self.to_rival.verdict,
         }
 
     def _plain_course(self) -> dict[str, Any]:
@@ -138,16 +160,17 @@ class Row:
 
 
 def rows(records: Iterable[Record], margin_points: int | float = 1.0) -> list[Row]:
-    """A row for each mechanism: the kernels of softmax first, then by the cost of a training step.
+    """A row for each mechanism: the kernels of softmax first, then by the cost of a training step, rivals last.
 
     Args:
-        records: of one comparison, in the order in which they were made.
+        records: of one comparison at one scale, in the order in which they were made, rivals under their own names.
         margin_points: how many points of accuracy are too few to matter, fixed before anything was seen.
     """
     records = list(records)
     baseline = baseline_of(records)
     trained = trained_by_function(records)
-    differences = differences_to(baseline, trained, float(margin_points)) if baseline else {}
+    rivals = {one.attention_resolved: one.conditions.get("rival_of", "") for one in records if _is_rival(one)}
+    differences = _differences(baseline, trained, rivals, float(margin_points)) if baseline else {}
     costs = costs_by_attention(records, baseline)
     operations = {
         function_of(one.attention_resolved): one for one in records if one.kind == "operations" and one.error is None
@@ -165,9 +188,12 @@ def rows(records: Iterable[Record], margin_points: int | float = 1.0) -> list[Ro
             attention=written[name],
             attention_resolved=name,
             baseline=function == baseline,
+            rival=name in rivals,
+            rival_of=written.get(rivals.get(name, ""), ""),
             marks=_marks(written[name], own, cost, function == baseline, fused),
             accuracy_percent=own.accuracy_percent,
             difference=differences.get(function),
+            validation_percent=own.mean_of("validation_top1_percent"),
             parameters=counted.values.get("parameters") if counted else None,
             flops_per_image=counted.values.get("flops_per_image") if counted else None,
             costs=cost,
@@ -194,9 +220,23 @@ def best_softmax(found: Sequence[Row], act: str = "step") -> Row | None:
     return min(timed, key=lambda row: row.costs.seconds[act], default=None)
 
 
-def _place(row: Row) -> tuple[bool, float, str]:
+def _differences(
+    baseline: str, trained: Mapping[str, Trained], rivals: Collection[str], margin_points: float
+) -> dict[str, Difference]:
+    """To softmax, of mechanisms and of rivals: two questions, so that neither changes what is found of the other."""
+    mechanisms = {name: one for name, one in trained.items() if name not in rivals}
+    others = {name: one for name, one in trained.items() if name in rivals or name == baseline}
+    return differences_to(baseline, mechanisms, margin_points) | differences_to(baseline, others, margin_points)
+
+
+def _is_rival(record: Record) -> bool:
+    """By its declared counts, which say of whom."""
+    return record.kind == "operations" and "rival" in record.conditions
+
+
+def _place(row: Row) -> tuple[bool, bool, float, str]:
     ratio = row.costs.ratios.get("step")
-    return not row.baseline, ratio.value if ratio else float("inf"), row.attention
+    return row.rival, not row.baseline, ratio.value if ratio else float("inf"), row.attention
 
 
 def _fastest_softmax(costs: Mapping[str, Costs], baseline: str | None) -> str | None:
@@ -216,7 +256,7 @@ def _marks(written: str, own: Trained, cost: Costs, baseline: bool, fused_softma
     return (*marks, *(error.partition(":")[0] for error in cost.errors))
 
 
-def _pretrained(own: Trained, course: Course) -> dict[str, float | None]:
+def _pretrained(own: Trained, course: Course) -> dict[str, Any]:
     """What pre-training came to; the loss of a classifier is another thing."""
     if not course.judged_by:
         return {}

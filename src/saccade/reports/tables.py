@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -27,10 +27,17 @@ STYLES = {"better": "green", "not worse": "green", "worse": "red", "diverged": "
 
 
 class TerminalTable:
-    """Columns for rich to print, as many beside each other as the terminal has room for; the first has the names."""
+    """Columns for rich to print, as many beside each other as the terminal has room for; the first has the names.
 
-    def __init__(self, shown: Sequence[Column], said_below: str) -> None:
+    Args:
+        shown: the columns.
+        said_below: the legend.
+        blocks: rows in front of which there is a line.
+    """
+
+    def __init__(self, shown: Sequence[Column], said_below: str, blocks: Collection[int] = ()) -> None:
         names, *rest = shown
+        self.blocks = blocks
         self.columns = [replace(names, cells=tuple(_broken(cell) for cell in names.cells)), *rest]
         self.legend = said_below
 
@@ -38,7 +45,7 @@ class TerminalTable:
         for place, shown in enumerate(cut(self.columns, options.max_width)):
             if place:
                 yield Text()
-            yield _table(shown)
+            yield _table(shown, self.blocks)
         if self.legend:
             yield Text()
             yield Text(self.legend, style="dim")
@@ -46,23 +53,25 @@ class TerminalTable:
 
 def terminal(rows: Sequence[Row], margin_points: int | float) -> TerminalTable:
     """The table for a rich console."""
-    return TerminalTable(columns(rows, margin_points), legend(rows))
+    return TerminalTable(columns(rows, margin_points), legend(rows), _blocks(rows))
 
 
 def markdown(rows: Sequence[Row], margin_points: int | float) -> str:
     """The table for report.md."""
-    return markdown_table(columns(rows, margin_points), legend(rows))
+    return markdown_table(columns(rows, margin_points), legend(rows), _blocks(rows))
 
 
-def markdown_table(shown: Sequence[Column], said_below: str) -> str:
-    """Columns as Markdown; the first has the names."""
+def markdown_table(shown: Sequence[Column], said_below: str, blocks: Collection[int] = ()) -> str:
+    """Columns as Markdown; the first has the names, and an empty row is in front of each block."""
     names = [(code(first), prose(small)) for first, small in shown[0].cells]
     cells = zip(names, *(column.cells for column in shown[1:]), strict=True)
     lines = [
         [_lines(column.heading) for column in shown],
         [":--" if column.words else "--:" for column in shown],
-        *([_lines(cell) for cell in row] for row in cells),
     ]
+    for place, row in enumerate(cells):
+        lines += [[""] * len(shown)] if place in blocks else []
+        lines.append([_lines(cell) for cell in row])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{said_below}".rstrip() + "\n"
 
@@ -99,7 +108,12 @@ def _broken(cell: Cell) -> Cell:
     return name, "\n".join(line for line in (bracket + options, cell[1]) if line)
 
 
-def _table(shown: Sequence[Column]) -> Table:
+def _blocks(rows: Sequence[Row]) -> list[int]:
+    """The first of the rivals."""
+    return [place for place, row in enumerate(rows) if row.rival][:1]
+
+
+def _table(shown: Sequence[Column], blocks: Collection[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="", show_edge=False)
     for place, column in enumerate(shown):
         table.add_column(
@@ -110,7 +124,9 @@ def _table(shown: Sequence[Column]) -> Table:
             min_width=12 if place == 0 else None,
             max_width=MOST_NAME if place == 0 else None,
         )
-    for cells in zip(*(column.cells for column in shown), strict=True):
+    for place, cells in enumerate(zip(*(column.cells for column in shown), strict=True)):
+        if place in blocks:
+            table.add_section()
         table.add_row(*(_text(cell, STYLES.get(cell[0], "")) for cell in cells))
     return table
 
