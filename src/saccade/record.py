@@ -13,7 +13,7 @@ from typing import Any
 
 SCHEMA = 1
 
-KINDS = ("tuning", "accuracy", "operations", "seconds", "memory")
+KINDS = ("tuning", "accuracy", "operations", "seconds", "memory", "batch")
 
 
 def _now() -> str:

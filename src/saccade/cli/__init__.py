@@ -17,6 +17,7 @@ from saccade.cli.check import check
 from saccade.cli.compare import compare
 from saccade.cli.data import data
 from saccade.cli.finetune import finetune
+from saccade.cli.max_batch import max_batch
 from saccade.cli.measure import models, summary
 from saccade.cli.pretrain import pretrain
 from saccade.cli.probe import probe
@@ -47,6 +48,7 @@ app = App(
 )
 app.command(compare, group=_main_job, help_epilogue="")
 app.command(bench, group=_main_job, help_epilogue="")
+app.command(max_batch, group=_main_job, help_epilogue="")
 app.command(train, group=_train, help_epilogue="")
 app.command(pretrain, group=_train, help_epilogue="")
 app.command(finetune, group=_train, help_epilogue="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -76,3 +77,19 @@ class RunFlags:
 
 NOTHING_SAID = RunFlags()
 """What a verb has where the user gives none of them."""
+
+
+def model_options(img_size: Sequence[int] | None, settings: Sequence[str], **given: Any) -> dict[str, Any]:
+    """What a user changes of a model: `--img-size`, `--set`, and other flags that were given.
+
+    Args:
+        img_size: as `--img-size` takes it.
+        settings: what `--set` changes, values read as a recipe's are.
+        given: other options by name; None where the user said nothing.
+    """
+    from saccade.training.recipe import Recipe, parse_settings, with_values
+
+    sides = img_size[0] if img_size is not None and len(img_size) == 1 else img_size
+    said = {key: value for key, value in {"img_size": sides, **given}.items() if value is not None}
+    values = parse_settings(f"model.options.{setting}" for setting in settings)
+    return said | dict(with_values(Recipe(), values).model.options)

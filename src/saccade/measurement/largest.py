@@ -1,0 +1,126 @@
+"""The largest batch: a search on predictions, which need no run, and one by trying."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Nobody trains on more images at a time; it ends the search where bytes hardly grow with the batch.
+MOST = 2**20
+
+# Beyond where the optimiser's step is the peak, and few enough for what runs image by image to be predicted fast.
+FIRST = 64
+
+# Straight lines find the answer within a few; whatever is more crooked is halved.
+_LINES = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """A prediction.
+
+    Attributes:
+        batch_size: for which it was made.
+        at_bytes: needed there.
+        bytes_per_image: of it, those that go with the images.
+    """
+
+    batch_size: int
+    at_bytes: int
+    bytes_per_image: int | float
+
+    def at(self, batch_size: int) -> int | float:
+        """Bytes for another batch, if nothing else becomes the peak."""
+        return self.at_bytes + (batch_size - self.batch_size) * self.bytes_per_image
+
+    def reaches(self, allowed_bytes: int) -> int:
+        """The last batch below so many bytes."""
+        if self.bytes_per_image <= 0:
+            return MOST
+        return self.batch_size + int((allowed_bytes - self.at_bytes) // self.bytes_per_image)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """What a search on predictions has found.
+
+    Attributes:
+        batch_size: that fits, while one image more does not; 0 where not even one image fits.
+        at_bytes: needed by it; None where nothing fits.
+        next_bytes: needed with one image more; None at `MOST`.
+        bytes_per_image: of the batch, those that go with the images; None where nothing fits.
+    """
+
+    batch_size: int
+    at_bytes: int | None
+    next_bytes: int | None
+    bytes_per_image: int | None
+
+
+def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
+    """Finds the largest batch by a few predictions.
+
+    The peak is the highest of several lines in the batch: of a training step, of the optimiser's step, with
+    checkpointing of each block. A prediction says which line it is on, and that one is followed to the allowed bytes;
+    where another one is higher there, that one. Two predictions on one line are enough: between them nothing is higher,
+    and one image more is above the line or on it.
+
+    Args:
+        predict: of a batch size; is asked once for each.
+        allowed_bytes: that may be needed.
+    """
+    known: dict[int, Line] = {}
+    fits, fails, guess = 0, MOST + 1, FIRST
+    while fails - fits > 1 and not _settled(known, fits, allowed_bytes):
+        guess = min(max(guess, fits + 1), fails - 1)
+        line = known[guess] = predict(guess)
+        if line.at_bytes <= allowed_bytes:
+            fits = guess
+        else:
+            fails = guess
+        guess = line.reaches(allowed_bytes) if len(known) < _LINES else (fits + fails) // 2
+    at, more = known.get(fits), known.get(fits + 1)
+    if at is None:
+        return Largest(0, None, more.at_bytes if more else None, None)
+    beyond = round(at.at(fits + 1)) if more is None else more.at_bytes
+    return Largest(fits, at.at_bytes, None if fits == MOST else beyond, round(at.bytes_per_image))
+
+
+def settle(fits: Callable[[int], bool], near: int) -> int:
+    """Finds the largest batch by trying, from where it is expected: if that is right, by two tries.
+
+    From there it goes one step, then by a hundredth, and ever further until the answer changes; then it halves.
+
+    Args:
+        fits: whether a batch does; is asked once for each.
+        near: where to begin.
+
+    Returns:
+        What fits, while one image more does not; 0 where not even one image fits.
+    """
+    low, high = 0, MOST + 1
+    batch, step, further = max(1, near), 1, max(1, near // 100)
+    while high - low > 1:
+        if fits(batch):
+            low = batch
+        else:
+            high = batch
+        if low and high <= MOST:
+            batch = (low + high) // 2
+        else:
+            batch = min(low + step, MOST) if low else max(high - step, 1)
+            step, further = further, 2 * further
+    return low
+
+
+def _settled(known: dict[int, Line], fits: int, allowed_bytes: int) -> bool:
+    """Whether another prediction is on the line of the largest batch so far, and one image more is above."""
+    if fits not in known:
+        return False
+    own = known[fits]
+    on_it = [
+        other
+        for other in known.values()
+        if other is not own and abs(other.at(fits) - own.at_bytes) < own.bytes_per_image / 2
+    ]
+    return any(min(own.at(fits + 1), other.at(fits + 1)) > allowed_bytes for other in on_it)
