@@ -10,6 +10,7 @@ from saccade.attention.base import Attention
 from saccade.attention.softmax import Softmax
 from saccade.measurement.layer import Core, LayerSubject, kernel, subject_from
 from saccade.measurement.terms import Terms
+from saccade.models.sizes import create_model
 
 
 def subject(attention="softmax", grid=(3, 3), **terms):
@@ -52,8 +53,53 @@ def test_the_core_is_the_mixing_without_projections():
 
 
 def test_only_mechanisms_that_mix_by_heads_have_a_core():
-    assert subject("softmax").what == ("core", "layer")
-    assert subject("fourier").what == subject("lambda").what == ("layer",)
+    assert subject("softmax").what == ("core", "layer", "block")
+    assert subject("fourier").what == subject("lambda").what == ("layer", "block")
+
+
+def block_of(**options):
+    return LayerSubject(attention="linear", dim=16, num_heads=2, grid=(3, 3), prefix=1, block=options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mlp_ratio": 3.0}, {"mlp_layer": "swiglu"}, {"style": "xformers"}, {"init_values": 0.1}]
+)
+def test_a_block_is_the_models_own(options):
+    words = {"style": "block"}
+    made = {words.get(name, name): value for name, value in options.items()}
+    model = create_model(
+        "vit_nano_patch1_8", "linear", embed_dim=16, num_heads=2, depth=1, img_size=3, pos_embed="learn", **made
+    )
+    ours, x = block_of(**options).module("block").state_dict(), torch.randn(2, 10, 16)
+    assert {name: values.shape for name, values in ours.items()} == {
+        name: values.shape for name, values in model.blocks[0].state_dict().items()
+    }
+    module = block_of(**options).module("block")
+    model.blocks[0].load_state_dict(ours)
+    torch.testing.assert_close(module(x), model.blocks[0](x))
+
+
+def test_a_reversible_block_is_not_measured_alone():
+    assert block_of(reversible=True).what == ("core", "layer")
+    assert block_of(reversible=True).lacks("block").startswith("no block: ")
+
+
+@pytest.mark.parametrize("what", ["core", "layer", "block"])
+def test_checkpointing_computes_the_same_and_keeps_less(what):
+    kept = {}
+    for checkpointing in (False, True):
+        one = LayerSubject(
+            attention="softmax", dim=16, num_heads=2, grid=(3, 3), terms=Terms(checkpointing=checkpointing)
+        )
+        inputs = [torch.ones(shape).requires_grad_() for shape in one.shapes(what)]
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, saved=saved: saved.append(x.numel()) or x, lambda x: x):
+            y = one.module(what)(*inputs)
+        kept[checkpointing] = sum(saved), torch.autograd.grad(y.square().sum(), inputs)
+        assert one.conditions(what)["checkpointing"] is checkpointing
+    assert kept[True][0] < kept[False][0]
+    for slope, other in zip(kept[True][1], kept[False][1], strict=True):
+        torch.testing.assert_close(slope, other)
 
 
 def test_every_process_builds_the_same_weights():
@@ -122,3 +168,13 @@ def test_what_makes_no_sense_is_refused(wrong, says):
 
 def test_a_core_keeps_its_layers_weights():
     assert isinstance(subject().module("core").layer, Softmax)
+
+
+def test_a_layer_is_weighed_in_a_fresh_process():
+    one = subject("linformer(k=3)")
+    weighed = one.weigh("layer", 60.0)
+    assert weighed.error is None
+    assert weighed.values["peak_bytes"] >= 0
+    assert weighed.values["input_bytes"] == one.input_bytes("layer")
+    assert weighed.conditions["kernel_run"] == "eager"
+    assert weighed.conditions["process"]

@@ -27,7 +27,7 @@ def short_repeats(monkeypatch):
 def test_everything_there_is_to_time_is_timed(attention, terms):
     one = subject(attention, **terms)
     timed = layer_worker.timed_layer(asdict(one))
-    assert set(timed.acts) == {f"{what}_{act}" for what in one.what for act in layer_worker.ACTS}
+    assert set(timed.acts) == {f"{what}_{act}" for what in one.what for act in one.acts}
     for act in timed.acts:
         assert set(timed.warm_up(act)["laps"][0]) == set(timed.repeat(act)) == {"seconds", "cpu_seconds"}
     assert timed.facts()["gated_tokens"] == 10
@@ -48,11 +48,13 @@ def test_forward_keeps_no_graph_and_backward_reaches_every_input_and_weight(monk
         act()
     assert ("core_forward", False, False) in seen
     assert ("layer_forward_backward", True, True) in seen
-    core, layer = leaves
+    core, layer, block = leaves
     # q, k, v, E and F, but no projection.
     assert sum(slope is not None for slope in core) == 5
     assert len(layer) == 1 + 6
-    assert all(slope is not None for slope in layer)
+    # Two norms and an MLP of two layers are around it.
+    assert len(block) == len(layer) + 4 + 4
+    assert all(slope is not None for slope in (*layer, *block))
 
 
 def test_the_layer_passes_the_gate_at_the_shape_that_is_timed(monkeypatch):
@@ -62,6 +64,43 @@ def test_the_layer_passes_the_gate_at_the_shape_that_is_timed(monkeypatch):
     ((written, *shape),) = asked
     assert str(written) == "nystrom(landmarks=1)"
     assert shape == [16, 2, Tokens((2, 2), 1), {"dtype": torch.bfloat16, "device": "cpu"}]
+
+
+def test_only_what_is_asked_for_is_made():
+    timed = layer_worker.timed_layer(asdict(subject()), ["block"])
+    assert set(timed.acts) == {"block_forward", "block_forward_backward"}
+
+
+def test_what_is_to_be_compiled_is_compiled_and_its_eager_twin_is_not_called(monkeypatch):
+    called = []
+
+    def compiled(module, terms):
+        assert terms.compile
+        return lambda *inputs: called.append(type(module).__name__) or module(*inputs)
+
+    monkeypatch.setattr(layer_worker, "compiled", compiled)
+    timed = layer_worker.timed_layer(asdict(subject(compile=True)))
+    for act in timed.acts.values():
+        act()
+    assert called == ["Core", "Core", "Softmax", "Softmax", "Block", "Block"]
+
+
+def test_compiling_is_over_before_a_compiled_pass_is_weighed(monkeypatch):
+    class Scale:
+        method = "by hand"
+
+        def start(self):
+            order.append("start")
+            return 10
+
+        def peak(self):
+            return 17
+
+    order = []
+    monkeypatch.setattr(layer_worker, "scale_for", lambda device: Scale())
+    monkeypatch.setattr(layer_worker, "compiled", lambda module, terms: lambda x: order.append(len(x)) or module(x))
+    assert layer_worker.LayerPeak(asdict(subject(batch_size=8, compile=True)), "layer").measure()["peak_bytes"] == 7
+    assert order == [1, 8, "start", 8]
 
 
 def test_who_does_not_pass_is_not_there(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from saccade.reports.crossing import EVERYWHERE, LIKE_SOFTMAX, NEVER_DEARER, NOWHERE, crossing, exponent
+from saccade.reports.crossing import EVERYWHERE, LIKE_SOFTMAX, NEVER_DEARER, NOWHERE, crossing
 from saccade.reports.ratios import Ratio
 
 
@@ -76,18 +76,6 @@ def test_without_both_ends_there_are_no_bounds(ratios):
     found = crossing([100, 400], ratios)
     assert len(found.tokens) == 1
     assert found.low is found.high is None
-
-
-@pytest.mark.parametrize(("power_", "scale"), [(1.0, 2.0), (2.0, 1e-9), (0.0, 1.0)])
-def test_the_exponent_is_the_power(power_, scale):
-    tokens = [49, 196, 784]
-    assert exponent(tokens, [scale * size**power_ for size in tokens]) == pytest.approx(power_, abs=1e-9)
-
-
-def test_one_size_or_a_cost_of_nothing_has_no_exponent():
-    assert exponent([49], [1.0]) is None
-    assert exponent([], []) is None
-    assert exponent([49, 196], [0, 100]) is None
 
 
 @pytest.mark.parametrize("tokens", [[], [4], [16, 4], [4, 4]])

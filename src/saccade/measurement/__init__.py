@@ -85,82 +85,135 @@ def measure(
 def bench(
     attentions: Sequence[str] = (),
     *,
-    tokens: Sequence[int] = (196, 784, 3136),
-    what: Sequence[str] = ("core", "layer"),
-    batch_size: int = 4,
-    dim: int = 512,
-    heads: int = 8,
-    prefix: int = 0,
-    dtype: str = "fp32",
+    what: Sequence[str] | None = None,
+    model: str | None = None,
+    tokens: Sequence[int] = (),
+    img_size: Sequence[int | Sequence[int]] = (),
+    patch_size: Sequence[int | Sequence[int]] = (),
+    batch_size: int | Sequence[int] = 4,
+    dim: int | None = None,
+    heads: int | None = None,
+    prefix: int | None = None,
+    dtype: str | Sequence[str] = "fp32",
     amp_dtype: str | None = None,
+    compile: bool = False,  # noqa: A002
+    checkpointing: bool = False,
     device: str = "auto",
     threads: int | None = None,
     clock: str = "wall",
     allocator: Allocator = "default",
     repeats: int = 5,
     memory: bool = False,
+    rivals: bool = False,
+    quiet_only: bool = False,
+    patience_seconds: float | None = None,
     progress: Progress | None = None,
     finished: Callable[[list[Record]], None] = lambda records: None,
+    **options: Any,
 ) -> list[Record]:
-    """Times attentions beside softmax at several sizes: their cores on given q, k and v, and whole layers.
+    """Times attentions beside softmax: their cores on given q, k and v, whole layers, blocks around them, whole models.
 
     Softmax is always in, by both its kernels. Each attention lives in a process of its own, is held against its
-    reference, and takes turns with the others, forward alone and with backward. `saccade.reports.layers` makes tables
-    of the records and says from how many tokens on each is cheaper than softmax.
+    reference, and takes turns with the others: layers and blocks forward alone and with backward, models in a training
+    step and in inference. Every combination of batch size, dtype and number of tokens stands for itself, with its own
+    softmax. `saccade.reports.layers` makes tables of the records and says from how many tokens on each is cheaper.
 
     Example:
         saccade.bench(["linear", "nystrom(landmarks=64)"], tokens=[196, 784], dim=384, heads=6)
+        saccade.bench(["linear"], model="vit_small_patch16_224", what=["block", "model"], batch_size=[1, 8])
 
     Args:
         attentions: their written forms; none means all of `list_attentions()`.
-        tokens: numbers of patches, each that of a square grid.
-        what: any of "core" and "layer".
-        batch_size: images.
-        dim: width of a token.
-        heads: into which it is divided.
-        prefix: tokens in front of the patches, as a class token is.
-        dtype: of the weights: "fp32" or "bf16".
+        what: any of "core", "layer", "block" and "model"; None for "model" where there is one, else core and layer.
+        model: a name of `list_models()`: itself, or the cores, layers and blocks of its encoder on all patches.
+        tokens: numbers of patches, each that of a square grid; none means the model's own, or 196, 784 and 3136. Images
+            of a model are as large as its patches make them.
+        img_size: of the model's images, each a side or rows and columns, instead of tokens.
+        patch_size: of the model's patches, each a side or rows and columns.
+        batch_size: images of a call, one number or several.
+        dim: width of a token; 512 without a model, which has its own.
+        heads: into which it is divided; 8 without a model.
+        prefix: tokens in front of the patches, as a class token is; none without a model.
+        dtype: of the weights: "fp32" or "bf16", or both.
         amp_dtype: "bf16" for autocast.
+        compile: by torch.compile; how long that took is told apart from the times, and who does not compile is marked.
+        checkpointing: keep only the inputs of what is timed, or of a model's blocks, and run it again in backward.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         threads: of each measuring process; None for as many as torch uses in this one.
         clock: "wall", or "cpu" for processor time.
         allocator: "keep" for processes that give no memory back (glibc).
         repeats: turns of each.
-        memory: measure the peak of forward and backward too, each in a fresh process.
+        memory: measure the peak of forward and backward, or of a model's training step, too, each in a fresh process.
+        rivals: softmax in cheaper models (larger patches, fewer layers, narrower, patches merged) takes part, each with
+            about as many declared FLOPs as one of the attentions; only beside models.
+        quiet_only: refuse to begin while others are at work on the machine, and count no round that they disturbed.
+        patience_seconds: after which a process that gives no answer is ended; None for a quarter of an hour.
         progress: is told what is done.
-        finished: is given all records so far when those of a size are there, to keep them.
+        finished: is given all records so far whenever there are more, to keep them.
+        options: overrides of the model, as for create_model.
 
     Returns:
-        A record for each attention, size, and of core and layer; with an `error` and no values where it makes no sense,
-        does not fit into memory, or fails.
+        A record for each attention, size, terms, and of core, layer, block and model; with an `error` where it makes no
+        sense, does not fit into memory, or fails: what of it was measured before that is kept. Of models also what they
+        compute, by declaration.
 
     Raises:
         ValueError: no such attention or option, one that is refused at every size, a number of tokens that is no
-            square, a device that is not there, or terms that contradict each other.
+            square, a device that is not there, others at work where none should be, or terms that contradict each other.
     """
     import torch
 
     from saccade.attention import list_attentions
-    from saccade.measurement.layer import WHAT, LayerSubject
-    from saccade.measurement.layers import Layers, require_sense, subjects_of
+    from saccade.measurement.groups import Asked
+    from saccade.measurement.isolate import PATIENCE_SECONDS
+    from saccade.measurement.quiet import require_quiet
+    from saccade.measurement.rounds import Rounds, require_sense
     from saccade.measurement.terms import Terms, require_positive
     from saccade.training.device import choose_device
 
     require_positive(repeats=repeats)
-    if not what or set(what) - set(WHAT):
-        raise ValueError(f"what={list(what)}: must be any of {', '.join(WHAT)}")
-    terms = Terms(
-        batch_size=batch_size,
-        dtype=dtype,
-        amp_dtype=amp_dtype,
-        device=str(choose_device(device)),
-        threads=torch.get_num_threads() if threads is None else threads,
-        clock=clock,
-        allocator=allocator,
+    place, count = str(choose_device(device)), torch.get_num_threads() if threads is None else threads
+    terms = [
+        Terms(
+            batch_size=images,
+            dtype=weights,
+            amp_dtype=amp_dtype,
+            device=place,
+            threads=count,
+            clock=clock,
+            allocator=allocator,
+            checkpointing=checkpointing,
+            compile=compile,
+        )
+        for weights in ([dtype] if isinstance(dtype, str) else dtype)
+        for images in ([batch_size] if isinstance(batch_size, int) else batch_size)
+    ]
+    asked = Asked(
+        attentions=attentions or list_attentions(),
+        what=what if what is not None else ("model",) if model else ("core", "layer"),
+        terms=terms,
+        model=model,
+        options=options,
+        tokens=tokens,
+        img_size=img_size,
+        patch_size=patch_size,
+        dim=dim,
+        heads=heads,
+        prefix=prefix,
+        rivals=rivals,
     )
-    base = LayerSubject(attention="softmax", dim=dim, num_heads=heads, grid=(1, 1), prefix=prefix, terms=terms)
-    subjects = subjects_of(attentions or list_attentions(), tokens, base)
+    groups = asked.groups()
     if attentions:
-        require_sense(subjects)
-    layers = Layers(subjects, what=what, repeats=repeats, memory=memory, progress=progress, finished=finished)
-    return layers.records()
+        require_sense(groups)
+    if quiet_only:
+        require_quiet(place, count)
+    rounds = Rounds(
+        groups,
+        repeats=repeats,
+        memory=memory,
+        quiet_only=quiet_only,
+        progress=progress,
+        patience_seconds=PATIENCE_SECONDS if patience_seconds is None else patience_seconds,
+        finished=finished,
+    )
+    return rounds.records()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,14 @@ from saccade.attention.base import Attention
 from saccade.attention.contract import gate
 from saccade.attention.tokens import Tokens
 from saccade.measurement.allocator import trim
-from saccade.measurement.layer import LayerSubject, kernel, subject_from
+from saccade.measurement.compiling import compiled
+from saccade.measurement.layer import WHAT, LayerSubject, kernel, subject_from
 from saccade.measurement.machine import free_bytes
 from saccade.measurement.peak import scale_for
 from saccade.measurement.predict import predicted_bytes
 from saccade.measurement.step import autocast
 from saccade.measurement.terms import Terms
 from saccade.measurement.timed import Timed
-
-ACTS = ("forward", "forward_backward")
 
 # The reference may take no more of the free memory than this: the other rivals need some.
 GATE_SHARE = 0.4
@@ -35,13 +34,14 @@ class Forward:
 
     def __init__(self, module: nn.Module, inputs: list[Tensor], terms: Terms) -> None:
         self.module, self.inputs, self.terms = module, inputs, terms
+        self.run = compiled(module, terms)
 
     @torch.no_grad()
     def __call__(self) -> None:
         """One pass."""
         self.module.eval()
         with autocast(self.terms):
-            self.module(*self.inputs)
+            self.run(*self.inputs)
 
 
 class ForwardBackward:
@@ -58,6 +58,7 @@ class ForwardBackward:
         self, module: nn.Module, inputs: list[Tensor], terms: Terms, shape: tuple[int, ...] | None = None
     ) -> None:
         self.module, self.inputs, self.terms = module, [one.requires_grad_() for one in inputs], terms
+        self.run = compiled(module, terms)
         self.leaves = [*self.inputs, *(weight for weight in module.parameters() if weight.requires_grad)]
         self.dy = normal([shape or tuple(inputs[0].shape)], inputs[0].dtype, terms, seed=1)[0]
 
@@ -65,7 +66,7 @@ class ForwardBackward:
         """One pass and its gradients, which are dropped."""
         self.module.train()
         with autocast(self.terms):
-            y = self.module(*self.inputs)
+            y = self.run(*self.inputs)
         torch.autograd.grad(y, self.leaves, self.dy.to(y.dtype), allow_unused=True)
 
 
@@ -75,8 +76,12 @@ def normal(shapes: list[tuple[int, ...]], dtype: torch.dtype, terms: Terms, seed
     return [torch.randn(shape, generator=generator).to(terms.device, dtype) for shape in shapes]
 
 
-def timed_layer(subject: dict[str, Any]) -> Timed:
-    """A subject, checked against its reference: what `time_layers` puts into a process.
+def timed_layer(subject: dict[str, Any], what: Sequence[str] = WHAT) -> Timed:
+    """A subject, checked against its reference: what a bench puts into a process.
+
+    Args:
+        subject: a `LayerSubject` as `asdict` made it plain.
+        what: of `layer.WHAT`.
 
     Raises:
         Broken: an attention whose output or gradients are not its reference's is not timed.
@@ -84,10 +89,10 @@ def timed_layer(subject: dict[str, Any]) -> Timed:
     one = subject_from(subject)
     gated = pass_the_gate(one)
     acts: dict[str, Callable[[], None]] = {}
-    for what in one.what:
-        module, inputs = one.module(what), normal(one.shapes(what), one.dtype(what), one.terms)
-        acts[f"{what}_forward"] = Forward(module, inputs, one.terms)
-        acts[f"{what}_forward_backward"] = ForwardBackward(module, inputs, one.terms)
+    for part in (part for part in what if one.lacks(part) is None):
+        module, inputs = one.module(part), normal(one.shapes(part), one.dtype(part), one.terms)
+        for act, made in zip(one.acts, (Forward, ForwardBackward), strict=True):
+            acts[f"{one.act_prefix(part)}{act}"] = made(module, inputs, one.terms)
     return Timed(acts, one.terms, {**kernel(one), "gated_tokens": gated})
 
 
@@ -139,6 +144,11 @@ class LayerPeak:
         gc.collect()
         trim()
         act = self._act(self.subject.terms.batch_size)
+        if self.subject.terms.compile:
+            # Compiling takes memory of its own.
+            act()
+            gc.collect()
+            trim()
         baseline = self.scale.start()
         act()
         return {

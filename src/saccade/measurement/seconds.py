@@ -36,8 +36,8 @@ def time_rivals(
         patience_seconds: how long one answer may take.
 
     Returns:
-        A record a subject, in their order, with the values that `Rival` lists. Whoever fails has an `error` and no
-        values, and the others go on.
+        A record a subject, in their order, with the values that `Rival` lists. Whoever fails has an `error`, and in the
+        conditions what has `failed`; its other values are kept, and the others go on.
 
     Raises:
         ValueError: no repeats, or nothing that is known to time.
@@ -63,6 +63,7 @@ def time_rivals(
                 "inference_batch": subject.inference_batch,
                 **rival.conditions,
                 **crowd,
+                **({"failed": rival.failed} if rival.failed else {}),
             },
             machine=machine,
             round=name,

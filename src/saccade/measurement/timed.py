@@ -11,6 +11,7 @@ import torch
 from saccade.attention import parse_layers
 from saccade.attention.contract import gate
 from saccade.measurement.clock import lap, warm_up
+from saccade.measurement.compiling import first_call
 from saccade.measurement.step import Forward, Step, random_images
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import Terms
@@ -50,6 +51,7 @@ class Timed:
         self.acts = acts
         self.device = torch.device(terms.device)
         self.clock = terms.clock
+        self.compile = terms.compile
         self.calls: dict[str, int] = {}
         self._facts = dict(facts)
 
@@ -58,10 +60,13 @@ class Timed:
         return self._facts
 
     def warm_up(self, what: str) -> dict[str, Any]:
-        """Laps until steady, and how many calls a repeat will have."""
+        """Laps until steady, and how many calls a repeat will have; before them, how compiling went."""
+        told = first_call(self.acts[what], self.device) if self.compile else {}
+        if "does_not_compile" in told:
+            return told
         warm = warm_up(self.acts[what], self.device, self.clock)
         self.calls[what] = warm.calls
-        return asdict(warm)
+        return {**asdict(warm), **told}
 
     def repeat(self, what: str) -> dict[str, float]:
         """One lap."""

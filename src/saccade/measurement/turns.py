@@ -11,37 +11,53 @@ from saccade.measurement.machine import BUSY_PERCENT, stalled_seconds
 
 T = TypeVar("T")
 
+# Reasons after which there is no process to be asked again.
+_GONE = ("killed", "timed out")
+
+# Stands among the things that a rival can fail at.
+READY = "ready"
+
 
 class Rival:
     """A worker that is timed, and what it has answered so far.
 
-    What lives in the worker offers `facts()`, a table of conditions; `warm_up(what)`, a `clock.WarmUp` as a table; and
-    `repeat(what)`, a `clock.Lap` as a table.
+    What lives in the worker offers `facts()`, a table of conditions; `warm_up(what)`, a `clock.WarmUp` as a table, with
+    what `compiling.first_call` tells where it was compiled; and `repeat(what)`, a `clock.Lap` as a table.
 
     Attributes:
         values: of each thing timed, `<what>_seconds` and `<what>_cpu_seconds`, a number a repeat; the same with
-            `warmup_` in front; `<what>_calls` averaged in each number; `<what>_steady`.
+            `warmup_` in front; `<what>_calls` averaged in each number; `<what>_steady`; where it was compiled,
+            `warmup_<what>_compile_seconds` and `<what>_graph_breaks`.
         conditions: name of the process, and what the worker says of itself.
-        error: why it has failed; from then on it is not asked, and there are no values.
+        failed: why, by each thing that has failed, or `READY`; it is not asked for that again, and for nothing more
+            once its process is gone. What was measured before is kept.
     """
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.values: dict[str, Any] = {}
         self.conditions: dict[str, Any] = {"process": worker.process}
-        self.error: str | None = None
+        self.failed: dict[str, str] = {}
+        self._gone = False
+
+    @property
+    def error(self) -> str | None:
+        """Its first failure; None where it has not failed."""
+        return next(iter(self.failed.values()), None)
 
     def get_ready(self) -> None:
         """Waits until the worker is there."""
-        self._unless_failed(self._meet)
+        self._unless_failed(READY, self._meet)
+        if self.failed:
+            self._leave()
 
     def warm_up(self, what: str) -> None:
         """Lets it warm up."""
-        self._unless_failed(lambda: self._keep_warm_up(what))
+        self._unless_failed(what, lambda: self._keep_warm_up(what))
 
     def repeat(self, what: str) -> None:
         """Lets it have its turn."""
-        self._unless_failed(lambda: self._keep(what, self.worker.ask("repeat", what=what)))
+        self._unless_failed(what, lambda: self._keep(what, self.worker.ask("repeat", what=what)))
 
     def _meet(self) -> None:
         self.worker.ready()
@@ -49,6 +65,12 @@ class Rival:
 
     def _keep_warm_up(self, what: str) -> None:
         warm = self.worker.ask("warm_up", what=what)
+        if "does_not_compile" in warm:
+            self.failed[what] = f"does not compile: {warm['does_not_compile']}"
+            return
+        if "compile_seconds" in warm:
+            self.values[f"warmup_{what}_compile_seconds"] = warm["compile_seconds"]
+            self.values[f"{what}_graph_breaks"] = warm["graph_breaks"]
         self.values |= {f"{what}_calls": warm["calls"], f"{what}_steady": warm["steady"]}
         for lap in warm["laps"]:
             self._keep(f"warmup_{what}", lap)
@@ -57,21 +79,28 @@ class Rival:
         for unit, value in lap.items():
             self.values.setdefault(f"{name}_{unit}", []).append(value)
 
-    def _unless_failed(self, ask: Callable[[], None]) -> None:
-        if self.error is not None:
+    def _unless_failed(self, what: str, ask: Callable[[], None]) -> None:
+        if self._gone or what in self.failed:
             return
         try:
             ask()
         except WorkerFailed as failed:
-            self.error = str(failed)
-            self.values = {}
-            self.worker.close()
+            self.failed[what] = str(failed)
+            if failed.reason in _GONE:
+                self._leave()
+
+    def _leave(self) -> None:
+        self._gone = True
+        self.worker.close()
 
 
 def take_turns(
     rivals: Sequence[Rival], what: Sequence[str], repeats: int, shown: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """Warms up each thing of each rival, then times each so many times, the order moving on by one each time.
+    """One thing after the other: all rivals are warmed up for it, then take turns at it, another first each time.
+
+    So whoever fails at one, as where there is memory for a forward pass but not for a backward one, has been timed at
+    those before.
 
     Args:
         rivals: who takes turns.
@@ -83,18 +112,20 @@ def take_turns(
         Conditions of the round: `pressure_percent`, the share of its time in which some process waited for a processor,
         and whether that made it `busy`.
     """
-    done = 0
+    done, stalled, seconds = 0, [], 0.0
     for one in what:
         for rival in rivals:
             rival.warm_up(one)
             shown(done := done + 1)
-    stalled, start = stalled_seconds(), time.perf_counter()
-    for repeat in range(repeats):
-        for one in what:
+        before, start = stalled_seconds(), time.perf_counter()
+        for repeat in range(repeats):
             for rival in rotated(rivals, repeat):
                 rival.repeat(one)
                 shown(done := done + 1)
-    return crowding(stalled, stalled_seconds(), time.perf_counter() - start)
+        after = stalled_seconds()
+        stalled.append(None if before is None or after is None else after - before)
+        seconds += time.perf_counter() - start
+    return crowding(stalled, seconds)
 
 
 def rotated(rivals: Sequence[T], turn: int) -> list[T]:
@@ -103,9 +134,15 @@ def rotated(rivals: Sequence[T], turn: int) -> list[T]:
     return [*rivals[first:], *rivals[:first]]
 
 
-def crowding(stalled_before: float | None, stalled_after: float | None, seconds: float) -> dict[str, Any]:
-    """Whether too many wanted the processors for times to be trusted; None where Linux does not say."""
-    if stalled_before is None or stalled_after is None:
+def crowding(stalled: Sequence[float | None], seconds: float) -> dict[str, Any]:
+    """Whether too many wanted the processors for times to be trusted; None where Linux does not say.
+
+    Args:
+        stalled: seconds in which some process waited for a processor, of each part of the time.
+        seconds: all of that time.
+    """
+    known = [one for one in stalled if one is not None]
+    if len(known) < len(stalled) or not seconds:
         return {"pressure_percent": None, "busy": None}
-    percent = 100 * (stalled_after - stalled_before) / seconds
+    percent = 100 * sum(known) / seconds
     return {"pressure_percent": round(percent, 2), "busy": percent > BUSY_PERCENT}

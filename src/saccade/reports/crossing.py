@@ -1,12 +1,10 @@
-"""Crossing: from how many tokens on a mechanism is cheaper than softmax, and by which power of them its time grows."""
+"""Crossing: from how many tokens on a mechanism is cheaper than softmax."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
-
-import numpy as np
 
 from saccade.reports.ratios import EQUAL, Ratio
 
@@ -16,7 +14,7 @@ NEVER_DEARER, LIKE_SOFTMAX = "cheaper or equal everywhere measured", "equal ever
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where a mechanism's time meets softmax's.
+    """Where a mechanism's cost meets softmax's.
 
     Attributes:
         tokens: where the ratio passes 1, ascending; interpolated between the two measured sizes around it, on log axes.
@@ -56,19 +54,6 @@ def crossing(tokens: Sequence[int], ratios: Sequence[Ratio]) -> Crossing:
     ends = [_only(tokens, [getattr(ratio, end) for ratio in ratios], last) for end in ("low", "high")]
     known = sorted(end for end in ends if end is not None)
     return Crossing(tuple(places), words, *(known if len(known) == len(ends) else ()))
-
-
-def exponent(tokens: Sequence[int], costs: Sequence[int | float]) -> float | None:
-    """The slope of log cost over log tokens (least squares): 1 is linear, 2 quadratic.
-
-    Small sizes are mostly overhead, which pulls it down.
-
-    Returns:
-        None with fewer than two sizes, and where something cost nothing that could be measured.
-    """
-    if len(tokens) < 2 or min(costs) <= 0:
-        return None
-    return float(np.polyfit(np.log(tokens), np.log(costs), 1)[0])
 
 
 def _crossings(tokens: Sequence[int], values: Sequence[float]) -> list[float]:
