@@ -264,9 +264,9 @@ def _steps(asked: Asked, progress: Progress) -> Part:
     records = time_rivals(subjects, repeats=asked.repeats, what=("step",))
     seconds = {one.attention: median(one.values["step_seconds"]) for one in records if one.error is None}
     rows = []
-    if {EXPLICIT, "lambda"} <= set(seconds):
-        theirs = f"{MINUTES[EXPLICIT] / MINUTES['lambda']:.2f} x ({MINUTES[EXPLICIT]} against {MINUTES['lambda']} min)"
-        for softmax in (EXPLICIT, "softmax"):
+    theirs = f"{MINUTES[EXPLICIT] / MINUTES['lambda']:.2f} x ({MINUTES[EXPLICIT]} against {MINUTES['lambda']} min)"
+    for softmax in (EXPLICIT, "softmax"):
+        if {softmax, "lambda"} <= set(seconds):
             ours = f"{seconds[softmax] / seconds['lambda']:.2f} x"
             rows.append(Beside(f"a step of {softmax} over lambda's", theirs, ours, "no: another machine, and smaller"))
     return Part(

@@ -14,6 +14,7 @@ from saccade.originals.original import Part
 from saccade.originals.reproduction import Found, Reproduction
 from saccade.record import write_records, write_whole
 from saccade.reports.finding import Finding
+from saccade.reports.finding_markup import findings_markdown
 from saccade.reports.markup import block, prose
 
 NOT_FOUND = "NOT FOUND"
@@ -109,9 +110,8 @@ def _scaled(sentences: Sequence[str]) -> str:
 
 
 def _findings(heading: str, findings: Sequence[Finding]) -> list[str]:
-    if not findings:
-        return []
-    return [heading, "\n".join(f"* {prose(str(finding))}" for finding in findings)]
+    _, *lists = findings_markdown(findings) or [""]
+    return [heading, *lists] if lists else []
 
 
 def _printed(part: Part) -> str:
