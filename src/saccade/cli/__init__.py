@@ -22,6 +22,7 @@ from saccade.cli.measure import models, summary
 from saccade.cli.pretrain import pretrain
 from saccade.cli.probe import probe
 from saccade.cli.reconstruct import reconstruct
+from saccade.cli.reproduce import reproduce
 from saccade.cli.train import evaluate, recipes, train
 from saccade.errors import Diverged, Failed
 
@@ -61,6 +62,7 @@ app.command(attentions, group=_look, help_epilogue="")
 app.command(models, group=_look, help_epilogue="")
 app.command(summary, group=_look, help_epilogue="")
 app.command(check, group=_look, help_epilogue="")
+app.command(reproduce, group=_look, help_epilogue="")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
