@@ -16,6 +16,7 @@ from saccade.attention.written import Written
 if TYPE_CHECKING:
     from saccade.originals import Listed
     from saccade.originals.original import Original
+    from saccade.reports.rule import Rule
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- map: python docs/generate.py -->", "<!-- end of map -->"
@@ -195,6 +196,41 @@ def _original(listed: Listed, one: Original) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def doctor() -> str:
+    """docs/doctor.md: every rule of the doctor, from its docstring and its line in the tuple of rules."""
+    from saccade.reports.fairness import RULES
+
+    header = ("rule", "severity", "what it looks for")
+    rows = ((f"[{rule.name}](#{_anchor(rule.name)})", " or ".join(rule.severities), rule.what) for rule in RULES)
+    return "\n\n".join([_DOCTOR, _table(header, rows), *map(_rule, RULES)]) + "\n"
+
+
+_DOCTOR = """# The doctor
+
+What makes a comparison of attention mechanisms unfair or pointless, a rule each. `saccade doctor DIR...` asks every
+rule that the records of a folder have the facts for, whoever made them, and says which it could not ask: silence on
+those is no clean bill. `saccade compare` asks the same rules of its plan, before anything runs, and of its records,
+`saccade bench` of its own. `python docs/generate.py` writes this page from `src/saccade/reports/*_rules.py`.
+
+An error: a conclusion would be wrong. A warning: it would rest on less than it seems. A note: a reader should know.
+The originals 000 to 004 are five comparisons that were published with these faults in them; `saccade reproduce`
+rebuilds them."""
+
+
+def _rule(rule: Rule) -> str:
+    severity = " or ".join(rule.severities).capitalize()
+    needs = " and ".join(need.words for need in rule.needs)
+    remedy = f" Remedy: {rule.remedy}." if rule.remedy else ""
+    return "\n\n".join(
+        [f"## {rule.name}", _plain(rule.what), _plain(rule.fault), f"*{severity}; needs {needs}.*{_plain(remedy)}"]
+    )
+
+
+def _anchor(name: str) -> str:
+    """What a heading is linked by."""
+    return re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
+
+
 def _linked(paper: str) -> str:
     """Authors and year as the text of the link."""
     return re.sub(r"([^;]+?), (https?://[^\s;,]+)", r"[\1](\2)", paper)
@@ -246,4 +282,5 @@ if __name__ == "__main__":
     document.write_text(with_map(document.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "attentions.md").write_text(attentions(), encoding="utf-8")
     (ROOT / "docs" / "xformers.md").write_text(xformers(), encoding="utf-8")
+    (ROOT / "docs" / "doctor.md").write_text(doctor(), encoding="utf-8")
     (ROOT / "docs" / "originals.md").write_text(originals(), encoding="utf-8")

@@ -33,6 +33,11 @@ def test_the_page_of_xformers_is_what_its_classes_say():
     assert text == generate.xformers(), "run `python docs/generate.py`"
 
 
+def test_the_page_of_the_doctor_is_what_its_rules_say():
+    text = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert text == generate.doctor(), "run `python docs/generate.py`"
+
+
 def test_every_class_and_option_of_xformers_is_explained():
     parts = re.split(r"^## (.+)$", generate.xformers(), flags=re.MULTILINE)
     explained = dict(zip(parts[1::2], parts[2::2], strict=True))

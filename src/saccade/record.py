@@ -81,6 +81,9 @@ def read_record(line: str) -> Record:
         raise ValueError(f"a record of layout {read['schema']}: this saccade reads layout {SCHEMA}")
     if unknown := set(read) - known:
         raise ValueError(f"a record with unknown fields {', '.join(sorted(unknown))}")
+    for name in ("model_options", "values", "conditions", "machine", "data", "recipe"):
+        if not isinstance(read.get(name) or {}, dict):
+            raise ValueError(f"a record whose {name} are no table: {str(read[name])[:80]!r}")
     return Record(**read)
 
 

@@ -16,6 +16,7 @@ from saccade.cli.bench import bench
 from saccade.cli.check import check
 from saccade.cli.compare import compare
 from saccade.cli.data import data
+from saccade.cli.doctor import doctor
 from saccade.cli.finetune import finetune
 from saccade.cli.max_batch import max_batch
 from saccade.cli.measure import models, summary
@@ -62,6 +63,7 @@ app.command(attentions, group=_look, help_epilogue="")
 app.command(models, group=_look, help_epilogue="")
 app.command(summary, group=_look, help_epilogue="")
 app.command(check, group=_look, help_epilogue="")
+app.command(doctor, group=_look, help_epilogue="")
 app.command(reproduce, group=_look, help_epilogue="")
 
 

@@ -56,6 +56,7 @@ def pretrain(
 
     from saccade.cli.console import note, print_values
     from saccade.cli.runs import recipe_to_go_on, run
+    from saccade.models.mae import MaskedAutoencoder
     from saccade.reports.curves import loss_curves
     from saccade.training.chosen import chosen_recipe
     from saccade.training.recipe import parse_settings
@@ -78,7 +79,8 @@ def pretrain(
         pretraining=True,
     )
     trained, folder = run("pretrain", chosen, flags, resume=resume)
-    loss_curves(trained.history, folder)
+    assert isinstance(trained.model, MaskedAutoencoder)
+    loss_curves(trained.history, folder, average="median" if trained.model.objective == "simmim" else "mean")
     note(f"written: {folder}")
     place = quote(str(folder))
     note(

@@ -26,11 +26,13 @@ class Course:
         judged_by: "probe" or "fine-tune"; "" for the accuracy of a classifier trained as such.
         reference: what the same judgement is called of an encoder that was not pre-trained: "random" for a probe,
             "scratch" for fine-tuning; "" where nothing was pre-trained.
+        average: what the constants are that a loss is held against: "mean", or of SimMIM "median".
     """
 
     told: str = "trained from scratch"
     judged_by: str = ""
     reference: str = ""
+    average: str = "mean"
 
     @property
     def accuracy(self) -> str:
@@ -55,8 +57,8 @@ def _course(record: Record, then: Mapping[str, Any]) -> Course:
     assert record.recipe is not None
     start = f"pre-trained for {_epochs(record.recipe)} as a masked autoencoder, then"
     if then["how"] == "probe":
-        return Course(f"{start} {_PROBES[then['method']]}", "probe", "random")
-    return Course(f"{start} fine-tuned for {_epochs(then['recipe'])}", "fine-tune", "scratch")
+        return Course(f"{start} {_PROBES[then['method']]}", "probe", "random", average_of(record))
+    return Course(f"{start} fine-tuned for {_epochs(then['recipe'])}", "fine-tune", "scratch", average_of(record))
 
 
 def _epochs(recipe: Mapping[str, Any]) -> str:

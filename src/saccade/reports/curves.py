@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +51,31 @@ def _side_by_side(history: Sequence[Mapping[str, Any]], folder: Path, draw: Draw
     return [path]
 
 
-def loss_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+def loss_curves(history: Sequence[Mapping[str, Any]], folder: Path, *, average: str = "mean") -> list[Path]:
     """Draws the losses of a pre-training and its seconds, epoch by epoch, side by side in curves.png.
 
     Args:
         history: an epoch each, with `epoch` (from 0), `train_loss`, `eval_loss`, `eval_baseline_loss`,
             `eval_mean_picture_loss`, `train_seconds` and `data_seconds`.
         folder: where the picture goes.
+        average: what the constants are: "mean", or of an absolute error "median".
 
     Returns:
         The files; none for a run without epochs.
     """
-    return _side_by_side(history, folder, _losses)
+    return _side_by_side(history, folder, partial(_losses, average=average))
 
 
-def _losses(axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]]) -> None:
+def _losses(axes: Axes, epochs: Sequence[int], history: Sequence[Mapping[str, Any]], average: str) -> None:
     """With the lines of the two constants: below the lower one, something is learned of the images."""
     validation, training = ([float(row[key]) for row in history] for key in ("eval_loss", "train_loss"))
     _line(axes, epochs, validation, LINE, label="validation")
     _line(axes, epochs, training, SECOND, label="training", linestyle=(0, (4, 2)))
     constants = {key: float(history[-1][f"eval_{key}_loss"]) for key in ("baseline", "mean_picture")}
-    for key, words in (("baseline", "predicting the mean"), ("mean_picture", "predicting the mean picture")):
+    for key, words in (("baseline", average), ("mean_picture", f"{average} picture")):
         axes.axhline(constants[key], color=PALE, linewidth=1.2, linestyle=":")
         axes.annotate(
-            words,
+            f"predicting the {words}",
             (1, constants[key]),
             xycoords=("axes fraction", "data"),
             ha="right",

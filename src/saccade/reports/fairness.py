@@ -83,12 +83,25 @@ def examine(records: Iterable[Record]) -> list[Finding]:
 
 def diagnose(records: Iterable[Record]) -> Diagnosis:
     """The findings, and which rules could be asked to come to them."""
+    found, lacking = _ask_all(RULES, records)
+    return Diagnosis(by_severity(found), tuple(rule.name for rule in RULES if rule.name not in lacking), lacking)
+
+
+def set_beside(folders: Sequence[Sequence[Record]]) -> list[Finding]:
+    """What keeps the records of several folders from being compared with each other, where each alone is in order."""
+    alone = {finding for records in folders for finding in _ask_all(SAMENESS_RULES, records)[0]}
+    together = _ask_all(SAMENESS_RULES, [record for records in folders for record in records])[0]
+    return by_severity(finding for finding in together if finding not in alone)
+
+
+def _ask_all(rules: Sequence[Rule], records: Iterable[Record]) -> tuple[list[Finding], dict[str, str]]:
+    """What the rules find at each scale, each thing once, and what those lack that could be asked at none."""
     scales = {scale: apart(some) for scale, some in by_scale(records).items() if some}
     trained = sum(any(one.kind == "accuracy" for one in some) for some in scales.values())
     cases = {scale: Case(some, scales=max(1, trained)) for scale, some in scales.items()} or {"": Case()}
     found: dict[Finding, None] = {}
     lacking: dict[str, str] = {}
-    for rule in RULES:
+    for rule in rules:
         answers = [_answer(rule, case) for case in cases.values()]
         if all(isinstance(answer, str) for answer in answers):
             lacking[rule.name] = str(answers[0])
@@ -97,7 +110,7 @@ def diagnose(records: Iterable[Record]) -> Diagnosis:
                 # What holds at every scale is said once.
                 if finding not in found:
                     found[at_scale(finding, scale)] = None
-    return Diagnosis(by_severity(found), tuple(rule.name for rule in RULES if rule.name not in lacking), lacking)
+    return list(found), lacking
 
 
 def _ask(rules: Sequence[Rule], case: Case) -> list[Finding]:

@@ -88,7 +88,7 @@ def copied_data(case: Case) -> Iterator[Seen]:
 def one_scale(case: Case) -> Iterator[Seen]:
     """A winner at one size.
 
-    All five originals: one size each; the order of models changes with scale (Tay et al. 2022, arXiv 2207.10551).
+    Originals 000 to 004: one size each; the order of models changes with scale (Tay et al. 2022, arXiv 2207.10551).
     """
     if all(plan.scales < 2 for plan in case.plans):
         yield Seen("one size of model and image: the order may be another at a larger one")

@@ -10,7 +10,7 @@ from saccade.reports.case import Case
 from saccade.reports.finding import listed
 from saccade.reports.needs import MACHINES, RECORDS
 from saccade.reports.rule import Rule, Seen
-from saccade.reports.terms import differing, machine, terms, unmatched, versions
+from saccade.reports.terms import Facts, conflicting, differing, machine, terms, unmatched, versions
 
 # What may differ between two training runs; the record itself names the model, and fingerprints the images.
 _FREE = ("model.attention", "model.name", "train.lr", "train.seed", "train.logging_step", "data.name")
@@ -19,6 +19,9 @@ _FREE = ("model.attention", "model.name", "train.lr", "train.seed", "train.loggi
 _BESIDE = ("block", "reversible", "data_order")
 
 _MEASURED = ("operations", "seconds", "memory", "batch")
+
+# So many differences are named; where there are more, the sides have little in common.
+MOST_TOLD = 8
 
 
 def second_change(case: Case) -> Iterator[Seen]:
@@ -29,12 +32,13 @@ def second_change(case: Case) -> Iterator[Seen]:
     """
     # A rival is meant to be another model.
     own = [one for one in case.records if not one.conditions.get("rival")]
-    changed = differing(_of_training(one) for one in own if one.kind == "accuracy" and one.error is None)
+    runs = [one for one in own if one.kind == "accuracy" and one.error is None]
+    changed = differing(map(_model, runs)) | conflicting(map(_training, runs))
     for kind in _MEASURED:
-        for name, values in _unequal(case, [one for one in own if one.kind == kind], _model).items():
-            changed.setdefault(name, values)
-    for name, values in changed.items():
-        yield Seen(f"{name} is not the same for all: {listed(values)}; no difference can be put down to the attention")
+        measured = [one for one in own if one.kind == kind]
+        changed = _unequal(case, measured, _model, differing) | changed
+    if changed:
+        yield Seen(f"not the same for all: {_told(changed)}; no difference can be put down to the attention")
 
 
 def unequal_terms(case: Case) -> Iterator[Seen]:
@@ -49,10 +53,10 @@ def unequal_terms(case: Case) -> Iterator[Seen]:
     for (kind, _), group in groups.items():
         # Code of others may know no other precision, and is raced all the same: its name then says so.
         race = all(one.conditions.get("rival") for one in group)
-        for name, values in _unequal(case, group, terms).items():
+        if unequal := _unequal(case, group, _terms, conflicting):
             yield Seen(
-                f"{name} differs between records of {kind}: {listed(values)}; equal terms are what makes a ratio mean "
-                "something",
+                f"records of {kind} are not on the same terms: {_told(unequal)}; equal terms are what makes a ratio "
+                "mean something",
                 "warning" if race else "error",
             )
 
@@ -63,8 +67,8 @@ def unlike_machines(case: Case) -> Iterator[Seen]:
     No original on its own: 002's times are of an A100 and 004's of an M1 Pro, so that no ratio of the two means much.
     """
     costs = [one for one in case.records if one.kind in ("seconds", "memory")]
-    for name, values in differing(machine(one) for one in costs).items():
-        yield Seen(f"costs were measured with {name} {listed(values)}")
+    if unlike := conflicting(_of_machine(one, machine) for one in costs):
+        yield Seen(f"costs were not measured on one machine: {_told(unlike)}")
 
 
 def unlike_versions(case: Case) -> Iterator[Seen]:
@@ -73,13 +77,13 @@ def unlike_versions(case: Case) -> Iterator[Seen]:
     Original 000: its five mechanisms ran in another version of its code than its baseline, as only its history says.
     """
     # A rate is a choice and no result: it may have been tuned by an earlier version, as long as all were by that one.
-    mixed = {
-        **differing(versions(one) for one in case.tuning),
-        **differing(versions(one) for one in case.records if one.kind != "tuning"),
-        **differing(machine(one) for one in case.records if one.kind == "accuracy"),
+    unlike = {
+        **conflicting(_of_machine(one, versions) for one in case.tuning),
+        **conflicting(_of_machine(one, versions) for one in case.records if one.kind != "tuning"),
+        **conflicting(_of_machine(one, machine) for one in case.records if one.kind == "accuracy"),
     }
-    for name, values in mixed.items():
-        yield Seen(f"the records were made with {name} {listed(values)}")
+    if unlike:
+        yield Seen(f"the records were not made alike: {_told(unlike)}")
 
 
 SAMENESS_RULES = (
@@ -102,42 +106,60 @@ SAMENESS_RULES = (
 )
 
 
+def _told(facts: Mapping[str, Sequence[str]]) -> str:
+    """The names, each with the values that are there."""
+    told = [f"{name} ({listed(values)})" for name, values in facts.items()]
+    rest = len(told) - MOST_TOLD
+    return "; ".join(told[:MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _terms(record: Record) -> Facts:
+    """The terms that the record tells."""
+    return {name: value for name, value in terms(record).items() if name in record.conditions}
+
+
+def _of_machine(record: Record, facts: Callable[[Record], Facts]) -> Facts:
+    """Facts of its machine that the record tells."""
+    return {name: value for name, value in facts(record).items() if name in record.machine}
+
+
 def _unequal(
-    case: Case, records: Sequence[Record], facts: Callable[[Record], dict[str, Any]]
-) -> Mapping[str, list[str]]:
-    """Under which names the facts of records of one kind differ from softmax's; without softmax, from the first one's.
+    case: Case,
+    records: Sequence[Record],
+    facts: Callable[[Record], Facts],
+    compare: Callable[[Sequence[Facts]], dict[str, list[str]]],
+) -> dict[str, list[str]]:
+    """How the facts of records of one kind differ from softmax's; without softmax, from those of the first mechanism.
 
     Runs are averaged over seeds, so that all of them must be alike.
     """
     if not records or records[0].kind == "accuracy":
-        return differing(map(facts, records))
+        return compare([facts(one) for one in records])
     baseline = [one for one in records if case.is_softmax(one)]
     first = [one for one in records if one.attention == records[0].attention]
-    return unmatched(map(facts, records), [facts(one) for one in baseline or first])
+    return unmatched([facts(one) for one in records], [facts(one) for one in baseline or first], compare)
 
 
-def _model(record: Record) -> dict[str, Any]:
-    """The model around the attention, or the layer."""
+def _model(record: Record) -> Facts:
+    """The model around the attention, or the layer; and how it is judged after pre-training."""
     return {
         "model": record.model,
         **{f"model.{name}": value for name, value in record.model_options.items()},
         **{name: record.conditions[name] for name in _BESIDE if name in record.conditions},
+        **{f"then.{name}": value for name, value in _flat(record.conditions.get("then") or {})},
     }
 
 
-def _of_training(record: Record) -> dict[str, Any]:
-    """All that must be the same in every training run of a comparison."""
-    data = record.data or {}
-    return {
-        **_model(record),
-        **{
-            name: value
-            for name, value in _flat(record.recipe or {})
-            if name not in _FREE and name[:14] != "model.options."
-        },
-        "data.fingerprint": data.get("fingerprint"),
+def _training(record: Record) -> Facts:
+    """All else that must be the same in every training run of a comparison, where it is told."""
+    told = {
+        "data.fingerprint": (record.data or {}).get("fingerprint"),
         "images_seen": record.values.get("images_seen"),
-        **{f"then.{name}": value for name, value in _flat(record.conditions.get("then", {}))},
+    }
+    recipe = {name: value for name, value in _flat(record.recipe or {}) if name not in _FREE}
+    return {
+        **{name: value for name, value in recipe.items() if not name.startswith("model.options.")},
+        **{name: value for name, value in told.items() if value is not None},
     }
 
 
