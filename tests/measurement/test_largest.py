@@ -1,9 +1,9 @@
 """The search for the largest batch finds it, by few predictions, whatever the bytes look like."""
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saccade.measurement.largest import FIRST, MOST, Line, largest, settle
+from saccade.measurement.largest import FAR, FIRST, MOST, Line, largest, settle
 
 LINES = st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 10**7)), min_size=1, max_size=4)
 
@@ -24,28 +24,37 @@ def heard(predict, asked):
 
 @given(LINES, st.integers(1, 3 * 10**9))
 def test_on_the_highest_of_several_lines_the_answer_is_the_last_that_fits(lines, allowed):
+    # Of each line the last batch that fits, by division.
+    right = max(min((allowed - start) // rise if start <= allowed else 0 for start, rise in lines), 0)
+    assume(right < FAR)
     asked = []
     found = largest(heard(highest(lines), asked), allowed)
-    # Of each line the last batch that fits, by division.
-    right = min((allowed - start) // rise if start <= allowed else 0 for start, rise in lines)
-    assert found.batch_size == min(max(right, 0), MOST)
-    assert found.batch_size == 0 or found.batch_size in asked
-    sizes = {batch: max(start + rise * batch for start, rise in lines) for batch in (right, right + 1)}
-    if found.batch_size == 0:
-        assert (found.at_bytes, found.bytes_per_image) == (None, None)
-    elif right < MOST:
-        assert found.at_bytes == sizes[right] <= allowed < found.next_bytes <= sizes[right + 1]
+    at, more = (highest(lines)(batch).at_bytes for batch in (right, right + 1))
+    assert found.batch_size == right
+    if right:
+        assert right in asked
+        assert found.at_bytes == at <= allowed < found.next_bytes <= more
+    else:
+        assert (found.at_bytes, found.next_bytes, found.bytes_per_image) == (None, more, None)
     # Each line is met once or twice.
     assert len(asked) == len(set(asked)) <= 2 * len(lines) + 2
 
 
 @given(st.integers(0, 10**9), st.integers(1000, 10**6), st.integers(1, 10**5))
-def test_on_one_line_two_predictions_are_enough(start, rise, answer):
+def test_on_one_line_two_or_three_predictions_are_enough(start, rise, answer):
     asked = []
     found = largest(heard(highest([(start, rise)]), asked), start + rise * answer + rise // 2)
     assert (found.batch_size, found.bytes_per_image) == (answer, rise)
     assert found.next_bytes - found.at_bytes == rise
-    assert len(asked) <= 2 + (answer in (FIRST - 1, FIRST))
+    assert len(asked) <= (2 if answer < FIRST - 1 else 3)
+    assert max(asked) <= FAR or start > FAR * rise
+
+
+@given(st.integers(0, 10**6), st.integers(10**4, 10**6), st.integers(FAR + 1, 10**5))
+def test_far_away_the_line_is_that_of_two_predictions_not_a_guess_from_one(start, rise, answer):
+    # One prediction takes what is fixed for a part of the images.
+    found = largest(lambda batch: Line(batch, start + rise * batch, rise + start / batch / 4), start + rise * answer)
+    assert found.batch_size == answer
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=3, max_size=40), st.integers(0, 10**6), st.integers(0, 10**5))

@@ -44,6 +44,7 @@ class Foretellers:
 
     def __init__(self, count: int, patience_seconds: float) -> None:
         self.patience_seconds = patience_seconds
+        self._over = False
         self._closing = ExitStack()
         self._workers = [self._start() for _ in range(count)]
 
@@ -64,14 +65,20 @@ class Foretellers:
             try:
                 return _told(worker, *question, model_bytes)
             except WorkerFailed as failed:
+                if self._over:
+                    raise
                 worker = self._start()
                 worker.ready()
                 return Foretold(cannot=str(failed))
             finally:
                 free.put(worker)
 
-        with ThreadPoolExecutor(len(self._workers)) as pool:
+        pool = ThreadPoolExecutor(len(self._workers))
+        try:
             return list(pool.map(one, asked))
+        finally:
+            # Whoever is interrupted does not wait for answers that nobody wants.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> Worker:
         worker = Worker(
@@ -83,6 +90,7 @@ class Foretellers:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._over = True
         self._closing.close()
 
 

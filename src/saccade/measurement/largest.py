@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 # Nobody trains on more images at a time; it ends the search where bytes hardly grow with the batch.
 MOST = 2**20
 
-# Beyond where the optimiser's step is the peak, and few enough for what runs image by image to be predicted fast.
+# Beyond where the optimiser's step is the peak.
 FIRST = 64
+
+# Some layers work a few images at a time, so that a prediction takes the longer the more there are. Where images are
+# most of the peak, nothing else can become it, and the line goes on.
+FAR = 256
 
 # Straight lines find the answer within a few; whatever is more crooked is halved.
 _LINES = 12
@@ -32,6 +36,11 @@ class Line:
     def at(self, batch_size: int) -> int | float:
         """Bytes for another batch, if nothing else becomes the peak."""
         return self.at_bytes + (batch_size - self.batch_size) * self.bytes_per_image
+
+    @property
+    def of_images(self) -> bool:
+        """Whether most of it goes with the images."""
+        return 2 * self.bytes_per_image * self.batch_size > self.at_bytes
 
     def reaches(self, allowed_bytes: int) -> int:
         """The last batch below so many bytes."""
@@ -63,7 +72,7 @@ def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
     The peak is the highest of several lines in the batch: of a training step, of the optimiser's step, with
     checkpointing of each block. A prediction says which line it is on, and that one is followed to the allowed bytes;
     where another one is higher there, that one. Two predictions on one line are enough: between them nothing is higher,
-    and one image more is above the line or on it.
+    and one image more is above the line or on it. From `FAR` images on the line is followed without a prediction.
 
     Args:
         predict: of a batch size; is asked once for each.
@@ -71,19 +80,21 @@ def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
     """
     known: dict[int, Line] = {}
     fits, fails, guess = 0, MOST + 1, FIRST
-    while fails - fits > 1 and not _settled(known, fits, allowed_bytes):
-        guess = min(max(guess, fits + 1), fails - 1)
+    while fails - fits > 1:
+        if fits == FAR and known[FAR].of_images:
+            return _beyond(known[FIRST], known[FAR], allowed_bytes)
+        if fits and (line := _through(known, fits)) and line.at(fits + 1) > allowed_bytes:
+            return _on(line, fits)
+        guess = min(max(guess, fits + 1), fails - 1, MOST if FAR in known else FAR)
         line = known[guess] = predict(guess)
         if line.at_bytes <= allowed_bytes:
             fits = guess
         else:
             fails = guess
         guess = line.reaches(allowed_bytes) if len(known) < _LINES else (fits + fails) // 2
-    at, more = known.get(fits), known.get(fits + 1)
-    if at is None:
-        return Largest(0, None, more.at_bytes if more else None, None)
-    beyond = round(at.at(fits + 1)) if more is None else more.at_bytes
-    return Largest(fits, at.at_bytes, None if fits == MOST else beyond, round(at.bytes_per_image))
+    if not fits:
+        return Largest(0, None, known[1].at_bytes, None)
+    return replace(_on(known[fits], fits), next_bytes=known[fails].at_bytes if fails in known else None)
 
 
 def settle(fits: Callable[[int], bool], near: int) -> int:
@@ -113,14 +124,26 @@ def settle(fits: Callable[[int], bool], near: int) -> int:
     return low
 
 
-def _settled(known: dict[int, Line], fits: int, allowed_bytes: int) -> bool:
-    """Whether another prediction is on the line of the largest batch so far, and one image more is above."""
-    if fits not in known:
-        return False
-    own = known[fits]
-    on_it = [
-        other
-        for other in known.values()
-        if other is not own and abs(other.at(fits) - own.at_bytes) < own.bytes_per_image / 2
-    ]
-    return any(min(own.at(fits + 1), other.at(fits + 1)) > allowed_bytes for other in on_it)
+def _through(known: Mapping[int, Line], batch_size: int) -> Line | None:
+    """The line through a prediction and another one that is on it; None where none is."""
+    own = known[batch_size]
+    for other in known.values():
+        if other is not own and abs(other.at(batch_size) - own.at_bytes) < own.bytes_per_image / 2:
+            return Line(batch_size, own.at_bytes, _rise(own, other))
+    return None
+
+
+def _beyond(near: Line, far: Line, allowed_bytes: int) -> Largest:
+    """The answer on the line through two predictions; of one alone it is not known to the byte what an image takes."""
+    line = Line(far.batch_size, far.at_bytes, _rise(near, far) if near.of_images else far.bytes_per_image)
+    return _on(line, min(line.reaches(allowed_bytes), MOST))
+
+
+def _on(line: Line, batch_size: int) -> Largest:
+    """A largest batch on a line."""
+    at, more = round(line.at(batch_size)), round(line.at(batch_size + 1))
+    return Largest(batch_size, at, None if batch_size == MOST else more, round(line.bytes_per_image))
+
+
+def _rise(one: Line, other: Line) -> float:
+    return (other.at_bytes - one.at_bytes) / (other.batch_size - one.batch_size)
