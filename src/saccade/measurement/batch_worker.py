@@ -11,7 +11,7 @@ import torch
 
 from saccade.attention.elsewhere import kernels_of
 from saccade.measurement.allocator import trim
-from saccade.measurement.ceiling import outside_bytes, set_ceiling
+from saccade.measurement.ceiling import ceiling, outside_bytes
 from saccade.measurement.largest import Line, largest
 from saccade.measurement.peak import scale_for, train
 from saccade.measurement.predict import CannotPredict, predicted_step
@@ -98,13 +98,13 @@ class Trial:
         Returns:
             `peak_bytes` of the whole process, `baseline_bytes` before the batch, and `optimiser_steps`.
         """
-        set_ceiling(self.device, self.budget_bytes)
-        self._act(replace(self.subject, batch_size=1))
+        with ceiling(self.device, self.budget_bytes):
+            self._act(replace(self.subject, batch_size=1))
         gc.collect()
         trim()
         baseline = self.scale.start()
-        set_ceiling(self.device, self.budget_bytes)
-        self._act(self.subject)
+        with ceiling(self.device, self.budget_bytes):
+            self._act(self.subject)
         outside = outside_bytes(self.device) if self.device.type == "cuda" else 0
         return {
             "peak_bytes": self.scale.peak() + outside,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -10,35 +12,40 @@ import torch
 _STATUS = Path("/proc/self/status")
 
 
-def set_ceiling(device: torch.device, budget_bytes: int) -> bool:
-    """Lets this process have no more than a budget, all that it has already included.
+@contextmanager
+def ceiling(device: torch.device, budget_bytes: int) -> Iterator[None]:
+    """Inside, this process can have no more than a budget, what it already has included; afterwards it can again.
 
     On Linux the limit is on private writable memory, mapped or not (RLIMIT_DATA): what is mapped of it now, and the
-    budget's rest above what is resident. Stacks of threads and code, which are mapped and hardly used, are thereby as
-    free as they are resident. On CUDA torch's allocator is given what the context has left of the budget.
+    budget's rest above what is resident. Stacks of threads, which are mapped and hardly used, are thereby as free as
+    they are resident. On CUDA torch's allocator is given what the context has left of the budget. Where there is no
+    such limit, as on macOS, only a look at the peak tells whether the budget was kept.
 
     Args:
         device: whose memory it is.
         budget_bytes: resident, or on CUDA of the whole card.
-
-    Returns:
-        Whether there is such a limit here; without one only a look at the peak tells whether the budget was kept.
     """
     if device.type == "cuda":
         _, total = torch.cuda.mem_get_info(device)
         rest = max(0, budget_bytes - outside_bytes(device))
         torch.cuda.set_per_process_memory_fraction(min(1.0, rest / total), device)
-        return True
-    if device.type != "cpu" or sys.platform != "linux":
-        return False
-    import resource
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+    elif device.type == "cpu" and sys.platform == "linux":
+        import resource
 
-    limit = status_bytes("VmData") + max(0, budget_bytes - status_bytes("VmRSS"))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    return True
+        before, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = status_bytes("VmData") + max(0, budget_bytes - status_bytes("VmRSS"))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
+        try:
+            yield
+        finally:
+            # Whoever has run out of memory needs a little to say so.
+            resource.setrlimit(resource.RLIMIT_DATA, (before, most))
+    else:
+        yield
 
 
 def outside_bytes(device: torch.device) -> int:
