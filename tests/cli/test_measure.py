@@ -15,17 +15,21 @@ def said(capsys, *arguments, code=0):
 
 def test_a_summary_lists_every_layer_and_the_sums(capsys):
     text = said(capsys, "summary", "vit_base_patch16_224").out
-    for words in ("cls_token", "pos_embed", "patch_embed", "blocks.11.mlp", "197 x 768", "86,567,656", "4.1%"):
+    layers = ("cls_token", "pos_embed", "patch_embed", "blocks.11.mlp", "197 x 768")
+    for words in (*layers, "86,567,656", "4.1%", "a step of 8 images in fp32"):
         assert words in text
 
 
 def test_a_summary_as_json_is_a_line_a_layer_and_a_total(capsys):
     lines = [json.loads(line) for line in said(capsys, "summary", "vit_base_patch16_224", "--json").out.splitlines()]
     *rows, total = lines
-    assert {"name", "type", "output_shape", "parameters", "flops"} == set(rows[0])
+    assert set(rows[0]) == {"name", "type", "output_shape", "parameters", "flops", "backward_flops", "kept_bytes"}
     assert total["name"] == "total"
     assert total["parameters"] == sum(row["parameters"] for row in rows) == 86_567_656
     assert total["flops_per_image"] == sum(row["flops"] for row in rows)
+    assert total["backward_flops_per_image"] == sum(row["backward_flops"] for row in rows)
+    kept = sum(row["kept_bytes"] for row in rows) + total["kept_between_bytes_per_image"]
+    assert total["kept_bytes_per_image"] == pytest.approx(kept)
 
 
 def test_a_summary_takes_the_models_options(capsys):
@@ -41,9 +45,40 @@ def test_a_summary_takes_the_models_options(capsys):
     assert "fc_norm" in rows
 
 
+def test_a_summary_has_the_forms_of_others(capsys):
+    told = said(capsys, "summary", "vit_nano_patch1_8", "--style", "torchinfo", "--batch-size", "2")
+    assert told.err == ""
+    lines = told.out.splitlines()
+    assert lines[3].split() == ["VisionTransformer", "[2,", "10]", "32"]
+    assert "│    └─Block: 2-1                        [2, 65, 32]               --" in lines
+
+    told = said(capsys, "summary", "vit_nano_patch1_8", "--style", "torchsummary")
+    assert "        PatchEmbed-1               [-1, 64, 32]              64" in told.out.splitlines()
+    assert "cls_token 32" in told.err
+
+
+def test_activations_are_those_of_the_step_asked_for(capsys):
+    def kept(*flags):
+        return json.loads(said(capsys, "summary", "vit_nano_patch1_8", *flags, "--json").out.splitlines()[-1])
+
+    assert kept("--dtype", "bf16")["kept_bytes_per_image"] < 0.9 * kept()["kept_bytes_per_image"]
+    # Of 512 images norms and MLPs keep less.
+    assert kept("--batch-size", "512")["kept_bytes_per_image"] < kept("--batch-size", "1")["kept_bytes_per_image"]
+
+
+def test_what_cannot_be_trained_has_no_activations(capsys):
+    told = said(capsys, "summary", "vit_nano_patch1_8", "--set", "global_pool=")
+    assert "No activations" in told.err
+    assert "pooled head" in told.err
+    assert "–" in told.out
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["vit_nano_patch1_8", "--style", "torchinfo", "--json"], "leave one of the two out"),
+        (["vit_nano_patch1_8", "--batch-size", "0"], "batch_size=0: must be at least 1"),
+        (["vit_nano_patch1_8", "--style", "torchsummary", "--batch-size", "0"], "batch_size=0: must be at least 1"),
         (["vit_bse_patch16_224"], "vit_base_patch16_224"),
         (["vit_base_patch16_224", "--img-size", "225"], "patch must divide the image"),
         (["vit_base_patch16_224", "--set", "dpth=3"], "did you mean depth?"),

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.attention import Tokens, fitting, list_attentions
 from saccade.attention.flops import counted_flops
+from saccade.attention.softmax import Softmax
 from saccade.measurement.operations import layers, operations, operations_record, quadratic_share
 from saccade.measurement.subject import Subject
 from saccade.models.sizes import create_model
@@ -92,6 +93,7 @@ def test_the_layer_table_sums_to_the_model(name, options, parameters):
     assert told["parameters"] == sum(row.parameters for row in rows) == sum(one.numel() for one in model.parameters())
     assert parameters in (None, told["parameters"])
     assert told["flops_per_image"] == sum(row.flops for row in rows)
+    assert told["backward_flops_per_image"] == sum(row.backward_flops for row in rows)
     assert len({row.name for row in rows}) == len(rows)
 
 
@@ -123,6 +125,38 @@ def test_shapes_are_those_of_a_real_pass(attention):
     for row in layers(model):
         if row.type != "Parameter":
             assert row.output_shape == seen[row.name], row.name
+
+
+def test_training_is_forward_and_backward():
+    told = operations(planned("vit_nano_patch1_8", global_pool="avg"))
+    forward, backward = told["flops_per_image"], told["backward_flops_per_image"]
+    assert backward == 2 * forward - 2 * 64 * 32
+    assert told["training_flops_per_image"] == forward + backward
+    # Everything in the two blocks but what fc2 computes, and neither embedding nor head.
+    blocks = forward - 2 * 64 * 32 - 2 * 32 * 10
+    assert told["checkpointing_flops_per_image"] == blocks - 2 * 2 * 65 * 32 * 128
+
+
+def test_reversible_blocks_have_nothing_to_checkpoint():
+    told = operations(planned("vit_nano_patch1_8", reversible=True))
+    assert told["checkpointing_flops_per_image"] is None
+    assert told["training_flops_per_image"] > 3.5 * told["flops_per_image"]
+
+
+class Reads(Softmax):
+    """Does what only a tensor with values can, in training."""
+
+    def mix(self, q, k, v, patches):
+        return super().mix(q, k, v, patches) * (q.sum().item() if self.training else 1)
+
+
+def test_what_reads_values_is_declared_forward_alone():
+    model = planned("vit_nano_patch1_8", Reads)
+    told = operations(model)
+    assert told["flops_per_image"] > 0
+    assert told["backward_flops_per_image"] is told["training_flops_per_image"] is None
+    assert told["checkpointing_flops_per_image"] is None
+    assert all(row.backward_flops in (None, 0) for row in layers(model))
 
 
 def test_the_record_says_what_was_asked():

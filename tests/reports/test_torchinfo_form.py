@@ -72,6 +72,23 @@ def test_a_module_that_runs_twice_is_as_theirs():
     assert apart(torchinfo_lines(model, (3, 4)))[0] == apart(theirs(model, (3, 4)))[0]
 
 
+def test_a_list_that_is_left_and_entered_again_is_twice_the_last_one_in_theirs():
+    class Lists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+            self.between = nn.Sequential(nn.ReLU())
+
+        def forward(self, x):
+            return self.layers[1](self.between(self.layers[0](x)))
+
+    ours, expected = apart(torchinfo_lines(Lists(), (3, 4)))[0], apart(theirs(Lists(), (3, 4)))[0]
+    assert ours[4].split() == ["├─ModuleList:", "1-1", "--", "--"]
+    assert ours[:4] + ours[5:] == expected[:4] + expected[5:]
+    assert expected[4] == expected[8] == ours[8]
+    assert ours[8].endswith("(recursive)")
+
+
 def test_their_mult_adds_take_one_token_and_ours_are_those_of_torch():
     model = create_model("vit_micro_patch2_32", global_pool="avg")
     _, wrong = apart(theirs(model, (1, 3, 32, 32)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from torch import nn
 
@@ -24,7 +23,8 @@ def torchinfo_lines(model: nn.Module, input_size: Sequence[int] | None = None, *
     Its tree, names, shapes and parameters are the same. Not so: its mult-adds take a linear layer for one token an
     image and leave out products without weights, so here they are half of what torch's counter sees; its size of the
     parameters leaves out those of a module with modules in it (class token, positions), so here it is that of all, as
-    in the total of both; and what two modules share counts twice there, once here.
+    in the total of both; what two modules share counts twice there, once here; and a list that is left and entered
+    again has there, where it is entered first, the number of the last time.
 
     Args:
         model: on any device.
@@ -44,9 +44,9 @@ def torchinfo_lines(model: nn.Module, input_size: Sequence[int] | None = None, *
     width = _name_width(rows)
     rule = "=" * (width + COLUMN_WIDTH * len(columns))
     lines = [rule, _line(width, "Layer (type:depth-idx)", columns), rule]
-    for index, row in enumerate(rows):
+    for row in rows:
         if row.depth <= depth:
-            values = [str(row.shape) if row.shape else NONE, _parameters_of(rows, index, depth)]
+            values = [str(row.shape) if row.shape else NONE, _parameters_of(row, rows, depth)]
             lines.append(_line(width, _branch(row.depth) + row.title, values[-len(columns) :]))
     lines += [rule, *_totals(model)]
     if ran is not None:
@@ -120,9 +120,8 @@ def _numbered(rows: Iterable[_Row]) -> list[_Row]:
     return numbered
 
 
-def _parameters_of(rows: Sequence[_Row], index: int, depth: int) -> str:
-    """Of a leaf and of where the tree ends all, of others those that no row below has."""
-    row = rows[index]
+def _parameters_of(row: _Row, rows: Sequence[_Row], depth: int) -> str:
+    """Of a leaf and of where the tree ends all, of others those that no row has of a module within."""
     count = _count(row.module.parameters())
     if count == 0:
         return NONE
@@ -130,8 +129,8 @@ def _parameters_of(rows: Sequence[_Row], index: int, depth: int) -> str:
         return "(recursive)"
     if row.leaf or row.depth == depth:
         return f"{count:,}" if any(one.requires_grad for one in row.module.parameters()) else f"({count:,})"
-    below = takewhile(lambda other: other.depth > row.depth, rows[index + 1 :])
-    shown = {one for other in below for one in other.module.parameters()}
+    within = set(row.module.modules()) - {row.module}
+    shown = {one for other in rows if other.module in within for one in other.module.parameters()}
     left = _count(one for one in row.module.parameters() if one not in shown)
     return f"{left:,}" if left else NONE
 
