@@ -276,6 +276,7 @@ NANO = {"model": "vit_nano_patch1_8", "tokens": [], "dim": None, "heads": None}
         ({"what": []}, "any of core, layer"),
         ({"what": ["model"]}, "without a model: name one"),
         ({"repeats": 0}, "repeats=0"),
+        ({"patience_seconds": 0.0}, "patience_seconds=0: must be above 0"),
         ({"heads": 3}, "must divide the width"),
         ({"device": "cuda:77"}, "--device cuda:77"),
         ({"dtype": ["fp32", "fp16"]}, "must be one of"),

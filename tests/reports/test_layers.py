@@ -184,7 +184,8 @@ def test_models_have_their_own_acts_and_are_called_by_name():
 def test_one_act_may_have_failed_and_another_be_there(records):
     half = replace(
         record("xca", 50, 3.0),
-        values={"forward_seconds": [3.0] * 3},
+        # Of the act that failed in its second turn, the first one is there, and counts for nothing.
+        values={"forward_seconds": [3.0] * 3, "forward_backward_seconds": [9.0]},
         conditions={**records[0].conditions, "failed": {"forward_backward": "out of memory: it needs more"}},
         error="out of memory: it needs more",
     )

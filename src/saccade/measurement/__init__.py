@@ -172,6 +172,8 @@ def bench(
     from saccade.training.device import choose_device
 
     require_positive(repeats=repeats)
+    if patience_seconds is not None and not patience_seconds > 0:
+        raise ValueError(f"patience_seconds={patience_seconds:g}: must be above 0 (--timeout)")
     place, count = str(choose_device(device)), torch.get_num_threads() if threads is None else threads
     terms = [
         Terms(

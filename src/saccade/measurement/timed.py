@@ -53,7 +53,8 @@ class Timed:
         self.clock = terms.clock
         self.compile = terms.compile
         self.calls: dict[str, int] = {}
-        self._facts = dict(facts)
+        # `lap` waits for the device before each reading of the clock.
+        self._facts = {**facts, "synchronised": True}
 
     def facts(self) -> dict[str, Any]:
         """Conditions that only this process knows."""
