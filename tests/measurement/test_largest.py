@@ -67,6 +67,11 @@ def test_of_bytes_that_rise_and_fall_the_answer_fits_and_was_predicted(sizes, al
     assert len(asked) <= 32
 
 
+def test_where_the_optimiser_is_the_peak_far_away_the_line_of_the_images_is_looked_for():
+    found = largest(highest([(10**9, 1), (0, 10**6)]), 2 * 10**9)
+    assert (found.batch_size, found.bytes_per_image) == (2000, 10**6)
+
+
 def test_where_not_one_image_fits_its_bytes_are_known():
     found = largest(highest([(0, 100)]), 99)
     assert (found.batch_size, found.at_bytes, found.next_bytes, found.bytes_per_image) == (0, None, 100, None)
