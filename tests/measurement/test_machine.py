@@ -91,3 +91,12 @@ def test_free_memory_is_what_linux_says_is_available(monkeypatch, tmp_path):
     assert machine.free_bytes("cpu") == 2048 * 1024
     monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "nowhere")
     assert machine.free_bytes("cpu") == machine.memory_bytes()
+
+
+def test_in_a_container_it_is_what_is_left_of_its_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "_CONTAINER", tmp_path)
+    for name, said in {"max": "5000\n", "current": "3000\n", "stat": "anon 1\ninactive_file 400\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(said)
+    assert machine.free_bytes("cpu") == 2400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.free_bytes("cpu") > 10**6

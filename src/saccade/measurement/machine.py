@@ -18,6 +18,7 @@ THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _CPUINFO = Path("/proc/cpuinfo")
 _PRESSURE = Path("/proc/pressure/cpu")
 _MEMINFO = Path("/proc/meminfo")
+_CONTAINER = Path("/sys/fs/cgroup")
 
 # Settings from outside that change how fast or how large the same code is, by how their names begin.
 _ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -118,11 +119,28 @@ def free_bytes(device: str) -> int | None:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(torch.device(device))[0]
+    known = [size for size in (_available_bytes(), _container_bytes()) if size is not None]
+    return min(known, default=None)
+
+
+def _available_bytes() -> int | None:
     try:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return memory_bytes()
+
+
+def _container_bytes() -> int | None:
+    """What a container still has of its limit, with what it keeps of files and would give back."""
+    try:
+        limit, taken = (int((_CONTAINER / f"memory.{name}").read_text(encoding="ascii")) for name in ("max", "current"))
+        lines = (_CONTAINER / "memory.stat").read_text(encoding="ascii").splitlines()
+        files = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return max(0, limit - taken + files)
+    # Most often the limit is the word "max".
+    except (OSError, StopIteration, ValueError):
+        return None
 
 
 def accelerator() -> str | None:
