@@ -175,7 +175,7 @@ class MaeBlocks(Original):
             weighed.append(measure_peak(subject))
             yield Part("", records=weighed[-1:])
         yield _steps(asked, subjects, weighed, batch, wait_seconds, progress)
-        yield _full_size(progress)
+        yield from _full_size(progress)
 
 
 def _parameters() -> list[Beside]:
@@ -275,9 +275,8 @@ def _scaled(subject: Subject) -> Sequence[str]:
     ]
 
 
-def _full_size(progress: Progress) -> Part:
+def _full_size(progress: Progress) -> Iterator[Part]:
     """Nothing is run: the tensors of two steps at 64 images, in half precision by autocast as in the original."""
-    rows = []
     full = Asked(batch_size=BATCH_SIZE, threads=1)
     for logged in LOGGED:
         progress.say(f"predicting {logged.name} in full size")
@@ -287,8 +286,7 @@ def _full_size(progress: Progress) -> Part:
         why = "nearly: the same tensors in other kernels' hands"
         if logged.written != logged.attention:
             why = f"no: {logged.written} is refused here"
-        rows.append(Beside(f"peak, {logged.name}, full size", f"{logged.megabytes:,} MB", ours, why))
-    return Part("Memory in full size, predicted without running", beside=rows)
+        yield Part("", beside=[Beside(f"peak, {logged.name}, full size", f"{logged.megabytes:,} MB", ours, why)])
 
 
 def _claims(logged: Logged) -> Iterator[Record]:

@@ -55,7 +55,7 @@ EXPLICIT, LINEAR = 'softmax(kernel="explicit")', 'lambda(position="none")'
 TIMED = (EXPLICIT, "softmax", "lambda", LINEAR)
 
 # Of a trial on this machine.
-TRIED_MEMORY = "1GB"
+TRIED_MEMORY = "700MB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class MaeLambda(Original):
 
     def measured(self, asked: Asked, progress: Progress) -> Iterator[Part]:
         """Bytes and the largest batch in full size without running, then steps."""
-        yield _bytes(progress)
+        yield from _bytes(progress)
         yield _batches(asked, progress)
         yield _trials(asked, progress)
         yield _steps(asked, progress)
@@ -182,17 +182,18 @@ def _taps() -> list[Beside]:
     ]
 
 
-def _bytes(progress: Progress) -> Part:
+def _bytes(progress: Progress) -> Iterator[Part]:
     """In full size, as on a GPU; nothing is run."""
-    rows = []
     for (patch, batch, attention), theirs in GIGABYTES.items():
         progress.say(f"predicting {attention} at patch {patch}, batch {batch}")
         subject = Subject(model=MODEL, attention=attention, options=_options(patch, NARROW), batch_size=batch)
         with kernels_of("cuda"):
             ours = predicted_step(subject).peak_bytes
         what = f"memory, patch {patch}, batch {batch}, {attention}"
-        rows.append(Beside(what, f"{theirs} GB", f"{ours / 1e9:.1f} GB, predicted", "nearly: theirs holds CUDA, too"))
-    return Part("Memory in full size, predicted without running", beside=rows)
+        yield Part(
+            "",
+            beside=[Beside(what, f"{theirs} GB", f"{ours / 1e9:.1f} GB, predicted", _NOT_TOLD)],
+        )
 
 
 def _batches(asked: Asked, progress: Progress) -> Part:
@@ -212,8 +213,14 @@ def _batches(asked: Asked, progress: Progress) -> Part:
         told = dict.fromkeys((*searched.tried, largest, largest + 1))
         lines += [_trial(batch, batch <= largest) for batch in told]
         lines += ["", f"=> batch_size = {largest}", ""]
-        why = f"nearly: which GPU is not told; {record.values['verified']}"
-        rows.append(Beside(f"largest batch, {searched.name}", f"{searched.largest}", f"{largest} on {asked.gpu}", why))
+        rows.append(
+            Beside(
+                f"largest batch, {searched.name}",
+                f"{searched.largest}",
+                f"{largest} on {asked.gpu}, {record.values['verified']}",
+                _NOT_TOLD,
+            )
+        )
     return Part("The largest batch, predicted in full size", lines, rows, records)
 
 
@@ -230,6 +237,9 @@ def _trials(asked: Asked, progress: Progress) -> Part:
         confirm=True,
         device=asked.device,
         threads=asked.threads,
+        heard=lambda attention, kind, one: progress.say(
+            f"{attention}: {ok_line(one.batch_size, one.fits, one.reason)}"
+        ),
         **options,
     )
     found = {record.attention: record for record in records}
@@ -247,6 +257,9 @@ def _smaller(options: Mapping[str, Any]) -> str:
     """Than the original's model."""
     depths = f"{options['depth']} of 12 encoder blocks and {options['decoder_depth']} of 8 decoder blocks"
     return f"what is run has {depths} (--scale 1 for all)"
+
+
+_NOT_TOLD = "no: on which GPU, and what of its memory was read, is not told"
 
 
 def _trial(batch_size: int, fits: bool) -> str:

@@ -81,7 +81,7 @@ class Part:
     """One step of a reproduction, complete in itself.
 
     Attributes:
-        title: what it is; empty for records that a later part shows.
+        title: what it is; empty where it prints nothing of its own.
         lines: in the original's own form.
         beside: rows of the table.
         records: what was measured.
