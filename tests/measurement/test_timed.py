@@ -83,3 +83,14 @@ def test_the_kernels_asked_for_and_run_are_told(attention, terms, asked, run):
 def test_a_last_block_computed_in_another_order_is_told(attention, options, last):
     subject = Subject(model="vit_nano_patch1_8", attention=attention, options=options)
     assert timed.kernels(subject.built(), subject)["last_block"] == last
+
+
+def test_it_is_told_that_the_clock_waits_for_the_device(monkeypatch):
+    """Before the first reading and before the last one, and after what is timed."""
+    heard = []
+    monkeypatch.setattr(clock, "wait_for", lambda device: heard.append(device.type))
+    one = timed.Timed({"nothing": lambda: heard.append("called")}, Subject(model="vit_nano_patch1_8").terms, {})
+    one.calls["nothing"] = 2
+    one.repeat("nothing")
+    assert heard == ["cpu", "called", "called", "cpu"]
+    assert one.facts() == {"synchronised": True}

@@ -186,6 +186,50 @@ def test_pre_training_that_added_nothing_is_a_warning(records):
     assert "linear (" not in found.sentence
 
 
+def gained(records, gains):
+    """The records with so many points more than without pre-training, by seed; runs of other seeds are left out."""
+
+    def new(one):
+        without = {"random_test_top1_percent": one.values["test_top1_percent"] - gains[one.seed]}
+        return dataclasses.replace(one, values={**one.values, **without})
+
+    runs = [one for one in pretrained(records) if one.kind == "accuracy" and one.attention == "softmax"]
+    return [new(one) for one in runs if one.seed < len(gains)]
+
+
+@pytest.mark.parametrize(
+    ("gains", "told"),
+    [
+        # The standard deviation is 3.61, t with 2 degrees of freedom 4.30: ± 8.96.
+        ((6.0, -1.0, 1.0), "+2.0 points, 95 % interval −7.0 … +11.0"),
+        ((-2.0, -2.1, -1.9), "−2.0 points, 95 % interval −2.2 … −1.8"),
+        ((-1.0, 0.5), "−0.2 points, without an interval: 2 seeds"),
+    ],
+    ids=["chance", "a loss", "two seeds"],
+)
+def test_a_gain_that_its_seeds_do_not_show_is_none(records, gains, told):
+    assert f"softmax ({told})" in rules(gained(records, gains))["nothing added"].sentence
+
+
+@pytest.mark.parametrize("gains", [(2.0, 2.1, 1.9), (1.0, 2.0)], ids=["three seeds", "two seeds"])
+def test_a_gain_that_its_seeds_show_is_one(records, gains):
+    assert "nothing added" not in rules(gained(records, gains))
+
+
+def test_the_best_constant_of_simmim_is_called_a_median(records):
+    """Its error is absolute."""
+    absolute = [dataclasses.replace(one, model_options={"objective": "simmim"}) for one in pretrained(records)]
+    assert column_of(rows(absolute), "loss").heading == ("loss", "median picture")
+    assert "the training part's median picture" in legend(rows(absolute))
+    assert column_of(rows(pretrained(records)), "loss").heading == ("loss", "mean picture")
+    for loss, words in ((0.995, "predicting the median:"), (0.599, "no better than the median picture,")):
+        worse = [
+            dataclasses.replace(one, values={**one.values, "test_loss": loss}) if one.kind == "accuracy" else one
+            for one in absolute
+        ]
+        assert words in rules(worse)["nothing reconstructed"].sentence
+
+
 def test_runs_that_were_judged_otherwise_are_not_compared(records):
     mixed = [*pretrained(records[:-1]), *pretrained(records[-1:], PROBE)]
     assert "a second thing changed" not in rules(mixed)

@@ -369,6 +369,33 @@ def test_a_bench_at_two_batch_sizes_is_fair_so_long_as_softmax_is_in_both():
     assert "batch_size (1, 4)" in one.sentence or "batch_size (4, 1)" in one.sentence
 
 
+def test_a_median_that_stands_for_many_repeats_says_so(good):
+    """Published measurements are often no more than that, and how many they were."""
+    median = changed("seconds", "linear", values={"step_seconds": [0.1], "step_repeats": 365})
+    assert not found(median(good), "few repeats")
+    assert found(changed("seconds", "linear", values={"step_repeats": 4})(median(good)), "few repeats")
+
+
+def test_a_decoder_that_has_its_encoders_attention_is_no_second_change(good):
+    """As one that has the same in all rows is none; where it is some other, it is one."""
+
+    def decoded(records, decoder):
+        return [
+            dataclasses.replace(one, model_options={**one.model_options, "decoder_attention": decoder(one)})
+            for one in records
+            if "scale" not in one.conditions and one.attention != EXPLICIT
+        ]
+
+    own = decoded(good, lambda one: one.attention)
+    assert not found(own, "a second thing changed")
+    assert found(own, "what is swapped")[0].sentence == "each mechanism is in the encoder and in the decoder"
+    fixed = decoded(good, lambda one: "softmax")
+    assert not found(fixed, "a second thing changed")
+    assert "the decoder has softmax in all rows" in found(fixed, "what is swapped")[0].sentence
+    mixed = decoded(good, lambda one: "softmax" if one.attention == "softmax" else "fourier")
+    assert "model.decoder_attention" in found(mixed, "a second thing changed")[0].sentence
+
+
 def test_a_class_of_somebodys_own_is_not_run_from_a_file(tmp_path, monkeypatch, good):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("raise SystemExit('it ran')")

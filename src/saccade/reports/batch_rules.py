@@ -16,6 +16,9 @@ TOO_LARGE = ("out of memory", "killed")
 # Further off, a predicted largest batch is wrong; one image is rounding.
 MOST_OFF = 0.01
 
+# What a process may take or give back beside any model: its allocator's pages.
+LEAST_OFF_BYTES = 2**20
+
 
 def crash_as_no_fit(case: Case) -> Iterator[Seen]:
     """A trial that failed for another reason, counted as one that does not fit.
@@ -52,7 +55,7 @@ def prediction_off(case: Case) -> Iterator[Seen]:
         f"{one.attention} ({counted(peak, 'B')}, predicted {counted(predicted, 'B')} within {100 * within:.3g} %)"
         for one in case.weighed
         if (within := one.values.get("within")) and (predicted := one.values.get("predicted_bytes"))
-        if abs((peak := one.values["peak_bytes"]) - predicted) > within * peak
+        if abs((peak := one.values["peak_bytes"]) - predicted) > max(LEAST_OFF_BYTES, within * peak)
     ]
     if off:
         yield Seen(f"what was measured is not what was predicted: {listed(off)}")

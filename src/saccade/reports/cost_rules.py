@@ -12,8 +12,6 @@ from saccade.reports.finding import listed
 from saccade.reports.needs import (
     CLOCKS,
     CROWDING,
-    KERNELS_ASKED,
-    KERNELS_RUN,
     MEASUREMENTS,
     PROCESSES,
     STEADINESS,
@@ -25,15 +23,11 @@ from saccade.reports.needs import (
     steps_counted,
 )
 from saccade.reports.rule import Rule, Seen
-from saccade.reports.terms import alike
 
 LEAST_REPEATS = 5
 
 # How an error begins that says what was known before anything ran, in `measurement.layers`.
 _LEFT_OUT = ("refused", "too large", "no core", "no layer", "no block")
-
-# What a kernel is asked for by where the choice is left to saccade.
-_ANY_KERNEL = ("", "auto", "None")
 
 
 def not_measured(case: Case) -> Iterator[Seen]:
@@ -90,9 +84,10 @@ def shared_process(case: Case) -> Iterator[Seen]:
     for one in case.records:
         if one.kind in ("seconds", "memory") and one.conditions.get("process") is not None:
             owners.setdefault((one.kind, one.conditions["process"]), {})[one.attention] = None
-    for names in owners.values():
+    for (kind, _), names in owners.items():
         if len(names) > 1:
-            yield Seen(f"these were measured in one process, where each pays for the others: {listed(names)}")
+            was = "timed" if kind == "seconds" else "weighed"
+            yield Seen(f"these were {was} in one process, where each pays for the others: {listed(names)}")
 
 
 def one_step(case: Case) -> Iterator[Seen]:
@@ -110,7 +105,7 @@ def few_repeats(case: Case) -> Iterator[Seen]:
 
     Original 000: one number each, out of a log.
     """
-    few = [one for one in case.timed if any(len(one.values[act]) < LEAST_REPEATS for act in acts(one))]
+    few = [one for one in case.timed if any(_repeats(one, act) < LEAST_REPEATS for act in acts(one))]
     if few:
         yield Seen(f"fewer than {LEAST_REPEATS} repeats of these were timed: {_names(few)}; one slow moment can decide")
 
@@ -146,57 +141,6 @@ def clock_too_early(case: Case) -> Iterator[Seen]:
         )
 
 
-def without_softmax(case: Case) -> Iterator[Seen]:
-    """Times of different days, or on different terms, set against each other.
-
-    Original 001: at batch 10 lambda layers took 8 GB with patches of 4, and softmax was measured at batch 1 alone.
-    """
-    lonely = [
-        one
-        for one in case.timed
-        if not case.is_softmax(one) and not _is_race(one) and not any(_softmaxes_beside(case, one))
-    ]
-    accompanied = {one.attention_resolved for one in case.timed if any(_softmaxes_beside(case, one))}
-    lonely = [one for one in lonely if one.conditions.get("what") or one.attention_resolved not in accompanied]
-    if lonely:
-        yield Seen(f"no softmax was timed together with these, on the same terms: {_names(lonely)}; they get no ratio")
-
-
-def best_softmax(case: Case) -> Iterator[Seen]:
-    """A baseline that is not the best softmax on its device.
-
-    Original 002 raced sparse attention against the dense one by one kernel; the memory-efficient one, which its flag
-    asked for, never ran.
-    """
-    alone: dict[str, list[Record]] = {}
-    for group in case.rounds.values():
-        others = [one for one in group if not case.is_softmax(one)]
-        kernels = {str(one.conditions.get("kernel_run")) for one in group if case.is_softmax(one)} - {"None"}
-        if len(kernels) == 1 and others:
-            alone.setdefault(kernels.pop(), []).extend(others)
-    for kernel, others in alone.items():
-        yield Seen(
-            f"softmax was timed by its {kernel} kernel alone, beside {_names(others)}: another kernel may be faster, "
-            "and a ratio to any but the best softmax is no result"
-        )
-
-
-def kernel_not_run(case: Case) -> Iterator[Seen]:
-    """A kernel that was asked for and did not run.
-
-    Original 002: the flag that selects memory-efficient attention was lost in a recursion, so it never ran.
-    """
-    lost = {
-        one.attention: f"{one.attention} (asked for {asked}, ran {ran})"
-        for one in case.records
-        for part in ("", "decoder_")
-        if (asked := _words(one, f"{part}kernel_asked")) and (ran := one.conditions.get(f"{part}kernel_run"))
-        if not set(asked) <= {*_words(one, f"{part}kernel_run"), *_ANY_KERNEL}
-    }
-    if lost:
-        yield Seen(f"these did not run as they were asked to: {listed(lost.values())}")
-
-
 COST_RULES = (
     Rule("not measured", not_measured, ("warning", "note"), (MEASUREMENTS,)),
     Rule("no warm-up", no_warm_up, ("error",), (WARM_UPS,), "warm up until times are steady"),
@@ -219,15 +163,6 @@ COST_RULES = (
         (WAITS,),
         "wait for the device (torch.accelerator.synchronize) before each reading of the clock",
     ),
-    Rule("round without softmax", without_softmax, ("warning",), (TIMES,), "time them and softmax in one round"),
-    Rule(
-        "not the best softmax",
-        best_softmax,
-        ("warning",),
-        (KERNELS_RUN,),
-        "time softmax by each of its kernels beside them",
-    ),
-    Rule("kernel not run", kernel_not_run, ("error",), (KERNELS_ASKED,), "find out where the choice is lost"),
 )
 
 
@@ -235,20 +170,12 @@ def _names(records: Iterable[Record]) -> str:
     return listed(one.attention for one in records)
 
 
-def _words(record: Record, name: str) -> list[str]:
-    return [word.strip() for word in str(record.conditions.get(name) or "").split(",") if word.strip()]
+def _repeats(record: Record, act: str) -> int:
+    """How many numbers there are, or were where somebody tells their median alone."""
+    told = record.values.get(f"{act.removesuffix('_seconds')}_repeats")
+    return len(record.values[act]) if told is None else int(told)
 
 
 def _crowded(record: Record) -> bool:
     said = record.conditions.get("busy")
     return bool(said) if said is not None else (record.machine.get("pressure_avg10") or 0.0) > BUSY_PERCENT
-
-
-def _is_race(record: Record) -> bool:
-    """Whether it is one of several codes for one attention, or of softmax in another model: no mechanism's time."""
-    return bool(record.conditions.get("rival"))
-
-
-def _softmaxes_beside(case: Case, record: Record) -> Iterator[bool]:
-    """For each timing of softmax in the record's round whether it is on the same terms."""
-    return (alike(one, record) for one in case.rounds[record.round] if case.is_softmax(one))

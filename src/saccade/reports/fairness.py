@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from saccade.record import Record
+from saccade.reports.baseline_rules import BASELINE_RULES
 from saccade.reports.batch_rules import BATCH_RULES
 from saccade.reports.case import Case
 from saccade.reports.contenders import apart, by_scale
@@ -23,7 +24,7 @@ from saccade.reports.training_rules import TRAINING_RULES
 BEFORE: tuple[Rule, ...] = (*SIZE_RULES, *PLAN_RULES)
 """What a comparison asks of its plan, before anything runs."""
 
-AFTER: tuple[Rule, ...] = (*SAMENESS_RULES, *TOKEN_RULES, *TRAINING_RULES, *COST_RULES, *BATCH_RULES)
+AFTER: tuple[Rule, ...] = (*SAMENESS_RULES, *TOKEN_RULES, *TRAINING_RULES, *COST_RULES, *BASELINE_RULES, *BATCH_RULES)
 """What it asks of its records."""
 
 RULES: tuple[Rule, ...] = (*BEFORE, *AFTER)

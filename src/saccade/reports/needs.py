@@ -75,6 +75,7 @@ REFERENCES = Need(
 )
 ANSWERS = Need("which test images each run got right", _some(lambda case: case.runs, answers_known))
 TUNING_RUNS = Need("tuning runs", lambda case: bool(case.tuning))
+ANY_RUNS = Need("training or tuning runs", lambda case: bool(case.tuning or case.runs))
 TIMES = Need("timings", lambda case: bool(case.timed))
 PEAKS = Need("peaks of memory", lambda case: bool(case.weighed))
 COSTS = Need("timings or peaks of memory", lambda case: bool(case.timed or case.weighed))

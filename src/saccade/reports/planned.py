@@ -12,6 +12,7 @@ from saccade.record import Record
 from saccade.reports.built import layers_of
 from saccade.reports.function import BASELINE, baseline_of, function_of
 from saccade.reports.plan import Contender, PlanFacts, Tuning, arithmetic
+from saccade.reports.surroundings import decoder_follows, options_around
 from saccade.reports.trained import Trained, rate_of, trained_by_function
 
 # What is timed without a model around it.
@@ -32,8 +33,9 @@ def plans_of(records: Iterable[Record], scales: int = 1) -> tuple[PlanFacts, ...
     own = [one for one in records if not one.conditions.get("rival")]
     baseline = baseline_of(own)
     shared = {"scales": scales} | _of_training(own) | _of_costs(own)
-    counted = _groups(one for one in own if one.kind == "operations" and one.error is None)
-    measured = _groups(one for one in own if one.kind in ("seconds", "memory") and one.conditions.get("what") in LAYERS)
+    counted = _groups([one for one in own if one.kind == "operations" and one.error is None])
+    layers = [one for one in own if one.kind in ("seconds", "memory") and one.conditions.get("what") in LAYERS]
+    measured = _groups(layers)
     plans = [
         PlanFacts(**_contenders(group, own, baseline), **shared)
         for group in counted
@@ -47,12 +49,12 @@ def plans_of(records: Iterable[Record], scales: int = 1) -> tuple[PlanFacts, ...
     return tuple(plans) or (PlanFacts(softmax=Contender(attention=BASELINE, kernel=None), rivals=(), **shared),)
 
 
-def _groups(records: Iterable[Record]) -> list[list[Record]]:
+def _groups(records: Sequence[Record]) -> list[list[Record]]:
     """The records of each model or layer at one size."""
     groups: dict[str, list[Record]] = {}
-    for one in records:
+    for one, options in zip(records, options_around(records), strict=True):
         size = [one.conditions.get(name) for name in ("what", "tokens", "prefix", "width", "heads")]
-        place = json.dumps([one.model, dict(one.model_options), size], sort_keys=True, default=str)
+        place = json.dumps([one.model, options, size], sort_keys=True, default=str)
         groups.setdefault(place, []).append(one)
     return list(groups.values())
 
@@ -67,7 +69,7 @@ def _of_training(records: Sequence[Record]) -> dict[str, Any]:
         "tuning": _tuning(trained),
         "data": last.data if last and last.data else {},
         "init": _init(runs[-1]) if runs else None,
-        "fixed": ("decoder",) if any(one.model_options.get("decoder_attention") for one in records) else (),
+        "fixed": () if all(map(decoder_follows, records)) else ("decoder",),
     }
 
 
@@ -139,7 +141,7 @@ def _refusal(counted: Record) -> str | None:
     rows, columns = values["grid"]
     # The part that sees most sees the whole grid, and the prefix before it.
     prefix = max(0, max(part["tokens"] for part in stacks.values()) - rows * columns)
-    own = [part for name, part in stacks.items() if not counted.model_options.get(f"{name}_attention")]
+    own = [part for name, part in stacks.items() if name != "decoder" or decoder_follows(counted)]
     for part in own:
         tokens = Tokens((rows, columns), prefix)
         for layer in layers_of(counted.attention_resolved, part["width"], part["heads"], tokens):

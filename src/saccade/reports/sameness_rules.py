@@ -10,6 +10,7 @@ from saccade.reports.case import Case
 from saccade.reports.finding import listed
 from saccade.reports.needs import MACHINES, RECORDS
 from saccade.reports.rule import Rule, Seen
+from saccade.reports.surroundings import options_around
 from saccade.reports.terms import Facts, conflicting, differing, machine, terms, unmatched, versions
 
 # What may differ between two training runs; the record itself names the model, and fingerprints the images.
@@ -33,10 +34,10 @@ def second_change(case: Case) -> Iterator[Seen]:
     # A rival is meant to be another model.
     own = [one for one in case.records if not one.conditions.get("rival")]
     runs = [one for one in own if one.kind == "accuracy" and one.error is None]
-    changed = differing(map(_model, runs)) | conflicting(map(_training, runs))
+    changed = differing(_models(runs)) | conflicting(map(_training, runs))
     for kind in _MEASURED:
         measured = [one for one in own if one.kind == kind]
-        changed = _unequal(case, measured, _model, differing) | changed
+        changed = _unequal(case, measured, _models(measured), differing) | changed
     if changed:
         yield Seen(f"not the same for all: {_told(changed)}; no difference can be put down to the attention")
 
@@ -53,7 +54,7 @@ def unequal_terms(case: Case) -> Iterator[Seen]:
     for (kind, _), group in groups.items():
         # Code of others may know no other precision, and is raced all the same: its name then says so.
         race = all(one.conditions.get("rival") for one in group)
-        if unequal := _unequal(case, group, _terms, conflicting):
+        if unequal := _unequal(case, group, list(map(_terms, group)), conflicting):
             yield Seen(
                 f"records of {kind} are not on the same terms: {_told(unequal)}; equal terms are what makes a ratio "
                 "mean something",
@@ -126,7 +127,7 @@ def _of_machine(record: Record, facts: Callable[[Record], Facts]) -> Facts:
 def _unequal(
     case: Case,
     records: Sequence[Record],
-    facts: Callable[[Record], Facts],
+    facts: Sequence[Facts],
     compare: Callable[[Sequence[Facts]], dict[str, list[str]]],
 ) -> dict[str, list[str]]:
     """How the facts of records of one kind differ from softmax's; without softmax, from those of the first mechanism.
@@ -134,20 +135,23 @@ def _unequal(
     Runs are averaged over seeds, so that all of them must be alike.
     """
     if not records or records[0].kind == "accuracy":
-        return compare([facts(one) for one in records])
-    baseline = [one for one in records if case.is_softmax(one)]
-    first = [one for one in records if one.attention == records[0].attention]
-    return unmatched([facts(one) for one in records], [facts(one) for one in baseline or first], compare)
+        return compare(facts)
+    baseline = [fact for one, fact in zip(records, facts, strict=True) if case.is_softmax(one)]
+    first = [fact for one, fact in zip(records, facts, strict=True) if one.attention == records[0].attention]
+    return unmatched(facts, baseline or first, compare)
 
 
-def _model(record: Record) -> Facts:
-    """The model around the attention, or the layer; and how it is judged after pre-training."""
-    return {
-        "model": record.model,
-        **{f"model.{name}": value for name, value in record.model_options.items()},
-        **{name: record.conditions[name] for name in _BESIDE if name in record.conditions},
-        **{f"then.{name}": value for name, value in _flat(record.conditions.get("then") or {})},
-    }
+def _models(records: Sequence[Record]) -> list[Facts]:
+    """The model around each attention, or the layer; and how it is judged after pre-training."""
+    return [
+        {
+            "model": record.model,
+            **{f"model.{name}": value for name, value in options.items()},
+            **{name: record.conditions[name] for name in _BESIDE if name in record.conditions},
+            **{f"then.{name}": value for name, value in _flat(record.conditions.get("then") or {})},
+        }
+        for record, options in zip(records, options_around(records), strict=True)
+    ]
 
 
 def _training(record: Record) -> Facts:

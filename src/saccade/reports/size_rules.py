@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from saccade.reports.case import Case
 from saccade.reports.finding import listed
 from saccade.reports.needs import BATCH_SIZE, KERNELS, OPERATIONS
+from saccade.reports.numbers import counted
 from saccade.reports.plan import PlanFacts, arithmetic
 from saccade.reports.ratios import EQUAL
 from saccade.reports.rule import Rule, Seen
@@ -134,12 +135,14 @@ def launch_bound(case: Case) -> Iterator[Seen]:
         bound, one_image = LAUNCH_BOUND_FLOPS.get(device_kind(plan.device), 0.0), plan.timed_flops
         if one_image * plan.batch_size < bound:
             yield Seen(
-                f"{plan.timed} at batch {plan.batch_size} does {one_image * plan.batch_size / 1e6:.3g} MFLOP: on "
+                f"{plan.timed} at batch {plan.batch_size} does {counted(one_image * plan.batch_size, 'FLOP')}: on "
                 f"{plan.device} the time is that of starting kernels, and counts them"
             )
         elif one_image < bound and _has_latency(case):
             yield Seen(
-                f"latency at batch 1 counts kernels: a block does {one_image / 1e6:.3g} MFLOP for one image", "note", ""
+                f"latency at batch 1 counts kernels: a block does {counted(one_image, 'FLOP')} for one image",
+                "note",
+                "",
             )
 
 

@@ -10,7 +10,7 @@ from saccade.record import Record
 from saccade.reports.case import Case
 from saccade.reports.course import average_of
 from saccade.reports.finding import listed
-from saccade.reports.needs import ACCURACIES, ANSWERS, LOSSES, REFERENCES, RUNS, TUNING_RUNS
+from saccade.reports.needs import ACCURACIES, ANSWERS, ANY_RUNS, LOSSES, REFERENCES, RUNS, TUNING_RUNS
 from saccade.reports.numbers import many, signed
 from saccade.reports.rule import Rule, Seen
 from saccade.reports.statistics import ALPHA, LEAST_SEEDS
@@ -173,7 +173,7 @@ TRAINING_RULES = (
     ),
     Rule("mixed rates", mixed_rates, ("error",), (RUNS,), "train all seeds at one rate"),
     Rule("optimum at the edge", optimum_at_edge, ("warning",), (TUNING_RUNS,), "a wider grid for all mechanisms"),
-    Rule("selection on test", selection_on_test, ("error",), (RUNS,), "choose on a validation part"),
+    Rule("selection on test", selection_on_test, ("error",), (ANY_RUNS,), "choose on a validation part"),
 )
 
 
