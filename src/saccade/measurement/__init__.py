@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from saccade.measurement.allocator import Allocator
     from saccade.measurement.work import Model
     from saccade.record import Record
@@ -15,10 +17,12 @@ KINDS = ("operations", "seconds", "memory")
 
 
 def measure(
-    model: str | Model,
+    model: str | Model | nn.Module,
     attention: str | None = None,
     *,
     what: Sequence[str] = KINDS,
+    inputs: Sequence[Tensor] | None = None,
+    loss: Callable[..., Tensor] | None = None,
     batch_size: int = 64,
     inference_batch: int = 64,
     dtype: str = "fp32",
@@ -26,18 +30,26 @@ def measure(
     device: str = "auto",
     threads: int | None = None,
     clock: str = "wall",
+    checkpointing: bool = False,
     repeats: int = 5,
     **options: Any,
 ) -> list[Record]:
     """Measures one model with one attention; `saccade.compare` sets several beside each other.
 
+    The memory of a training step is measured of any module. It is handed to a fresh process in a file, so that its
+    classes and its loss must be found by an import, not in a script or a notebook; the module itself stays as it is.
+
     Example:
         saccade.measure("vit_small_patch16_224", "nystrom(landmarks=16)", batch_size=8, num_classes=10)
+        saccade.measure(my.Net(), what=["memory"], inputs=[images, labels], loss=my.loss)
 
     Args:
-        model: a name of `list_models()`, or a model that create_model made, which is built again with fresh weights.
+        model: a name of `list_models()`, or a model that create_model made, which is built again with fresh weights; or
+            any other torch.nn.Module, or "my.module:build", a function that makes one.
         attention: its written form; None for the model's own.
-        what: any of "operations", "seconds" and "memory".
+        what: any of "operations", "seconds" and "memory"; of a module that is not ours "memory" alone.
+        inputs: tensors of one training step of a module that is not ours.
+        loss: of that module and its inputs; None where its output is the loss, or has it as `loss`.
         batch_size: images of a training step.
         inference_batch: images of an inference call that is measured for its throughput.
         dtype: of the weights: "fp32" or "bf16".
@@ -45,6 +57,7 @@ def measure(
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         threads: of the measuring process; None for as many as torch uses in this one.
         clock: "wall", or "cpu" for processor time.
+        checkpointing: blocks keep only their input for the backward pass, and run again in it.
         repeats: of each timing.
         options: overrides of the model, as for create_model.
 
@@ -54,24 +67,43 @@ def measure(
     Raises:
         ValueError: what create_model refuses, a device that is not there, or terms that contradict each other.
     """
+    import torch
+
     from saccade.measurement.operations import operations_record
-    from saccade.measurement.peak import measure_peak
+    from saccade.measurement.own import is_own, own
+    from saccade.measurement.peak import measure_own_peak, measure_peak
     from saccade.measurement.seconds import time_rivals
     from saccade.measurement.subject import subject_of
+    from saccade.measurement.terms import Terms
+    from saccade.training.device import choose_device
 
     if unknown := set(what) - set(KINDS):
         raise ValueError(f"what={list(what)}: {', '.join(sorted(unknown))} is none of {', '.join(KINDS)}")
+    terms: dict[str, Any] = {"dtype": dtype, "amp_dtype": amp_dtype, "clock": clock, "checkpointing": checkpointing}
+    if is_own(model):
+        if attention or options or checkpointing or set(what) != {"memory"}:
+            raise ValueError(
+                "a module that create_model has not made is measured as it is, and its memory alone: "
+                'set what=["memory"], and no attention, checkpointing or option'
+            )
+        asked = Terms(
+            batch_size=len(inputs[0]) if inputs else 1,
+            device=str(choose_device(device)),
+            threads=threads or torch.get_num_threads(),
+            **terms,
+        )
+        return [measure_own_peak(own(model, inputs, loss, asked))]
+    if inputs is not None or loss is not None:
+        raise ValueError("inputs and loss are for a module of your own: our models are given random images")
     subject = subject_of(
-        model,
+        cast("str | Model", model),
         attention,
         options,
         device=device,
         threads=threads,
         batch_size=batch_size,
         inference_batch=inference_batch,
-        dtype=dtype,
-        amp_dtype=amp_dtype,
-        clock=clock,
+        **terms,
     )
     # Whatever is asked for: a model that makes no sense is refused here, before a process is started for it.
     records = [operations_record(subject)]

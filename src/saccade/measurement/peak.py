@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from saccade.measurement.allocator import return_freed, trim
 from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.own import Own, handed_over, taken_over
-from saccade.measurement.predict import predicted_own, predicted_step
+from saccade.measurement.predict import CannotPredict, predicted_own, predicted_step
 from saccade.measurement.step import Step, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.tracked import STEPS, Memory, track_training
@@ -63,7 +63,7 @@ def measure_own_peak(own: Own, *, patience_seconds: float = PATIENCE_SECONDS) ->
     Raises:
         ValueError: the module cannot be handed to another process.
     """
-    values = _predicted(lambda: predicted_own(own))
+    values = _predicted(lambda: predicted_own(own), CannotPredict)
     with handed_over(own) as file:
         options = {"own": file, "path": sys.path}
         values, process, error = _measured(values, options, own.terms.threads, patience_seconds)
@@ -97,11 +97,11 @@ def _baseline_bytes(threads: int) -> int:
         return int(worker.ask("baseline"))
 
 
-def _predicted(predict: Any) -> dict[str, Any]:
+def _predicted(predict: Callable[[], Memory], told: type[ValueError] = ValueError) -> dict[str, Any]:
+    """What a record says of a prediction; an error that the measuring process will tell as well is no end of it."""
     try:
-        memory: Memory = predict()
-    # A subject that cannot be built is told by the process that tries to.
-    except ValueError as error:
+        memory = predict()
+    except told as error:
         return {"predicted_bytes": None, "unpredicted": str(error)}
     return {"predicted_bytes": memory.peak_bytes, "within": memory.within, **memory.parts()}
 

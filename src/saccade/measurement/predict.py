@@ -54,7 +54,6 @@ def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
     with torch.device("meta"):
         planned = create_model(subject.model, subject.attention, **subject.options)
     planned.set_grad_checkpointing(subject.checkpointing)
-
     with _without_values(subject.attention):
         twin = _twin(planned, torch.device(subject.device))
         if training:

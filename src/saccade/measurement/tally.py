@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ class Stored:
         born: the moment it was made, counted in storages made and freed.
         died: the moment it was freed; None while it is there.
         part: what it is, where somebody has said so.
+        written: bytes that have been written: those of the rest have no memory yet.
     """
 
     size: int
@@ -37,6 +39,7 @@ class Stored:
     born: int
     died: int | None = None
     part: str | None = None
+    written: int = 0
 
 
 class Tally(TorchDispatchMode):
@@ -85,8 +88,14 @@ class Tally(TorchDispatchMode):
         # Autograd asks this of every tensor, again and again: two of three calls.
         if func is torch.ops.prim.device.default and type(args[0]) is FakeTensor:
             return args[0].fake_device
-        made = func(*args, **(kwargs or {}))
-        self.add(one for one in tree_leaves(made) if isinstance(one, Tensor))
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        empty = _is_empty(func)
+        for one in tree_leaves(made):
+            if isinstance(one, Tensor):
+                self._add(one, empty)
+        for one in _written(func, args, kwargs):
+            self._write(one)
         needed = self._held_bytes + self._within(func, args, made)
         if needed > self.needed_bytes:
             self.needed_bytes, self.needed_moment = needed, self.moment
@@ -95,9 +104,7 @@ class Tally(TorchDispatchMode):
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Counts the storages of these tensors that are not counted yet."""
         for one in tensors:
-            storage = one.untyped_storage()
-            if storage not in self._counted:
-                self._counted[storage] = self._stored(storage)
+            self._add(one, empty=False)
 
     def name(self, tensors: Iterable[Tensor | None], part: str) -> None:
         """Says what the storages of these tensors are; the last word counts."""
@@ -110,18 +117,53 @@ class Tally(TorchDispatchMode):
         """The storages that were there at a moment."""
         return [one for one in self.stored if one.born <= moment and (one.died is None or one.died > moment)]
 
-    def _stored(self, storage: torch.UntypedStorage) -> Stored:
+    def _add(self, tensor: Tensor, empty: bool) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._counted:
+            return
         self.moment += 1
         stored = Stored(storage.nbytes(), self._scope_of(), self.moment, part=self.part)
+        self._counted[storage] = stored
         self.stored.append(stored)
         weakref.finalize(storage, self._free, stored).atexit = False
         self._bytes += stored.size
-        self._held_bytes += self._held(stored.size)
         self.peak_bytes = max(self.peak_bytes, self._bytes)
-        return stored
+        if not empty:
+            self._take(stored, stored.size)
+
+    def _write(self, tensor: Tensor) -> None:
+        stored = self._counted.get(tensor.untyped_storage())
+        if stored is not None and stored.died is None and stored.written < stored.size:
+            self._take(stored, min(stored.size, stored.written + tensor.nbytes))
+
+    def _take(self, stored: Stored, written: int) -> None:
+        self._held_bytes += self._held(written) - self._held(stored.written)
+        stored.written = written
 
     def _free(self, stored: Stored) -> None:
         self.moment += 1
         stored.died = self.moment
         self._bytes -= stored.size
-        self._held_bytes -= self._held(stored.size)
+        self._held_bytes -= self._held(stored.written)
+
+
+@cache
+def _is_empty(func: Callable[..., Any]) -> bool:
+    """Whether what an operation makes has no values: pages of memory are taken when they are first written."""
+    return "empty" in getattr(func, "overloadpacket", func).__name__
+
+
+def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments that an operation writes."""
+    given = [args[place] if place < len(args) else kwargs.get(name) for place, name in _writable(func)]
+    return [one for one in tree_leaves(given) if isinstance(one, Tensor)]
+
+
+@cache
+def _writable(func: Callable[..., Any]) -> list[tuple[int, str]]:
+    arguments = func._schema.arguments if isinstance(func, torch._ops.OpOverload) else []
+    return [
+        (place, one.name)
+        for place, one in enumerate(arguments)
+        if one.alias_info is not None and one.alias_info.is_write
+    ]

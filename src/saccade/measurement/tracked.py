@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from saccade.attention.base import Attention
 from saccade.measurement.scopes import Scopes
-from saccade.measurement.scratch import held_bytes, within_bytes
+from saccade.measurement.scratch import Scratch
 from saccade.measurement.step import Forward, Step
 from saccade.measurement.tally import Stored, Tally
 
@@ -72,11 +72,12 @@ def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
         model: in float32, as a step is given it.
         step_of: makes the step, and casts the model.
     """
-    with _following(model) as tally:
+    with _following(model) as (tally, scratch):
         step = step_of(model)
         tally.name(step.optimiser.masters, "optimiser")
         # Float32 weights are their own masters.
         tally.name(_state(model), "weights")
+        tally.add(_given(step.images))
         tally.name(_given(step.images), "inputs")
         kept = 0
         step.optimiser.torch.register_step_pre_hook(
@@ -90,7 +91,7 @@ def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
             tally.part = "optimiser"
             step.update()
             tally.part = None
-    return _told(tally, model, tally.there(kept))
+    return _told(tally, scratch, model, tally.there(kept))
 
 
 def track_inference(model: Module, forward_of: Callable[[Module], Forward]) -> Memory:
@@ -100,24 +101,26 @@ def track_inference(model: Module, forward_of: Callable[[Module], Forward]) -> M
         model: in the type in which it is given.
         forward_of: makes the pass, and casts the model.
     """
-    with _following(model) as tally:
+    with _following(model) as (tally, scratch):
         forward = forward_of(model)
         tally.name(_state(model), "weights")
+        tally.add(_given(forward.images))
         tally.name(_given(forward.images), "inputs")
         forward()
-    return _told(tally, model, [])
+    return _told(tally, scratch, model, [])
 
 
 @contextmanager
-def _following(model: nn.Module) -> Iterator[Tally]:
+def _following(model: nn.Module) -> Iterator[tuple[Tally, Scratch]]:
     """A tally that knows the model's modules and begins with its weights."""
-    with Scopes(model) as scopes, Tally(scope_of=scopes, held=held_bytes, within=within_bytes) as tally:
+    scratch = Scratch()
+    with Scopes(model) as scopes, Tally(scope_of=scopes, held=scratch.held, within=scratch.within) as tally:
         tally.add(_state(model))
         tally.name(_state(model), "weights")
-        yield tally
+        yield tally, scratch
 
 
-def _told(tally: Tally, model: nn.Module, kept: list[Stored]) -> Memory:
+def _told(tally: Tally, scratch: Scratch, model: nn.Module, kept: list[Stored]) -> Memory:
     there = tally.there(tally.needed_moment)
     of = Counter[str | None]()
     for one in there:
@@ -140,7 +143,7 @@ def _told(tally: Tally, model: nn.Module, kept: list[Stored]) -> Memory:
         kept_bytes=sum(kept_by_module.values()),
         kept_by_module=kept_by_module,
         scratch_bytes=tally.needed_bytes - sum(of.values()),
-        within=WITHIN,
+        within=WITHIN + scratch.doubt_bytes / tally.needed_bytes,
     )
 
 
