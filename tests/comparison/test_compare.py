@@ -9,15 +9,18 @@ import time
 from dataclasses import replace
 
 import pytest
+from tests.comparison.clock import Clock
 
 import saccade
 from saccade.attention import list_attentions, parse
+from saccade.comparison import rivals
 from saccade.comparison.cells import Cell
 from saccade.comparison.costs import Terms, enough, measured_alike
 from saccade.comparison.fit import all_that_fit
 from saccade.comparison.question import Entry, Question, source_hash
 from saccade.comparison.store import Store
 from saccade.record import read_records
+from saccade.reports.contenders import by_scale
 from saccade.training.progress import Progress
 from saccade.training.recipe import with_values
 from saccade.training.recipes import named_recipe
@@ -195,8 +198,79 @@ def test_another_question_is_kept_out_of_the_folder(second, folder):
         saccade.compare(["linear"], seeds=1, output=folder, epochs=2, **SMALL | {"settings": {"data.limit": 64}})
 
 
-def test_what_was_measured_of_others_or_on_other_terms_stays_out_of_the_answer(second, folder):
+@pytest.fixture(scope="module")
+def extended(second, folder):
+    """The same with a rival of fourier, which a clock names that is told what it shows, and at a second scale."""
+    said = Said()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "cells").glob("accuracy-*/record.json")}
+    told = {"softmax": 1.0, "fourier": 0.5, "softmax at depth=1": 0.5}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rivals, "time_entries", Clock(told, lambda share: 2.0))
+        asked = {"seeds": 1, "rivals": True, "scales": 2, "output": folder, "progress": said, **SMALL}
+        return saccade.compare(["fourier"], **asked), said, before
+
+
+def test_a_comparison_is_extended_by_rivals_and_a_scale_in_its_own_folder(extended, folder):
+    comparison, said, before = extended
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    assert len(list((folder / "cells").glob("accuracy-*/record.json"))) == len(before) + 4
+    assert any("training: 1 runs" in line and "2 are there already" in line for line in said.lines)
+    assert any("training at twice the width: 3 runs" in line for line in said.lines)
+    assert comparison.exit_code == 0
+
+
+def test_a_rival_is_softmax_in_another_model_and_is_marked(extended):
+    comparison, *_ = extended
+    own = [record for record in comparison.records if record.conditions.get("rival")]
+    assert {record.kind for record in own} == {"operations", "accuracy", "seconds", "memory"}
+    for record in own:
+        assert (record.attention, record.conditions["rival"]) == ("softmax", "softmax at depth=1")
+        assert record.model_options["depth"] == 1
+    for name, records in by_scale(comparison.records).items():
+        assert {record.model_options.get("embed_dim", 32) for record in records} == ({64} if name else {32})
+
+
+def test_rivals_have_rows_of_their_own_behind_the_mechanisms_at_each_scale(extended):
+    comparison, *_ = extended
+    assert [scale.name for scale in comparison.scales] == ["", "twice the width"]
+    for scale in comparison.scales:
+        assert [row.attention for row in scale.rows if not row.baseline] == ["fourier", "softmax at depth=1"]
+        *_, last = scale.rows
+        assert (last.rival, last.rival_of, last.costs.kernel) == (True, "fourier", "sdpa")
+        assert last.parameters < scale.rows[0].parameters
+        assert last.difference is not None
+        assert last.costs.ratios["step"].value < 1
+    assert list(comparison.to_pandas()["scale"].fillna("")) == [""] * 4 + ["twice the width"] * 4
+
+
+def test_nothing_is_confounded_by_a_rival_or_a_scale(extended):
+    comparison, *_ = extended
+    wrong = {finding.rule for finding in comparison.findings if finding.severity == "error"}
+    assert wrong <= {"seeds", "nothing learned"}
+    assert "one scale" not in {finding.rule for finding in comparison.findings}
+    told = [finding.sentence for finding in comparison.earlier if finding.rule == "rivals"]
+    assert [sentence.startswith("at twice the width, a step of fourier takes 0.50 ×") for sentence in told] == [
+        False,
+        True,
+    ]
+    assert all("softmax at depth=1 (0.50 ×)" in sentence for sentence in told)
+
+
+def test_the_sentence_and_the_report_speak_of_both_scales_and_of_the_rival(extended, folder):
+    comparison, *_ = extended
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert comparison.sentence.startswith("No recommendation that holds at both scales.")
+    assert "At twice the width: At the cost of fourier, " in comparison.sentence
+    assert "and twice the width: N 65 tokens, width D 64, heads 8 wide" in comparison.sentence
+    assert "1 seed, 2 scales" in comparison.sentence
+    assert text.count("`softmax at depth=1`") == 2
+    assert "### At twice the width" in text
+    assert "hasty timing" in text
+
+
+def test_what_was_measured_of_others_or_on_other_terms_stays_out_of_the_answer(second, extended, folder):
     fewer = saccade.compare(["linear"], seeds=1, output=folder, **SMALL)
+    assert len(fewer.scales) == 1
     assert {row.attention for row in fewer.rows} == {"softmax", 'softmax(kernel="explicit")', "linear"}
     question = Question(recipe=named_recipe("digits"), data={}, device="cpu", depth=2)
     terms = Terms(batch_size=32, dtype="fp32", amp_dtype=None, device="cpu", threads=1, clock="wall", repeats=1)

@@ -126,3 +126,16 @@ def test_rates_hold_where_the_recipe_has_learned_a_setting_since_and_it_is_left_
     )
     with pytest.raises(ValueError, match="training was"):
         read_rates(tmp_path, like=changed, wanted=[old.attention_resolved])
+
+
+def test_rates_of_another_scale_do_not_hold_and_a_rival_s_model_is_its_own(tmp_path):
+    wide = replace(tuned(1e-2, 99.0), conditions={"scale": "twice the width"}, model_options={"embed_dim": 64})
+    rival = replace(tuned(1e-1, 99.0), conditions={"rival": "softmax at depth=1"}, model_options={"depth": 1})
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0), wide, rival])
+    like = tuned(1e-3, 0.0)
+    assert best_rate(read_rates(tmp_path, like=like, wanted=["linear()"])) == 1e-3
+    assert best_rate(read_rates(tmp_path, like=like, wanted=["softmax at depth=1"])) == 1e-1
+    assert best_rate(read_rates(tmp_path, like=wide, wanted=["linear()"])) == 1e-2
+    write_records(tmp_path / "records.jsonl", [tuned(1e-3, 80.0)])
+    with pytest.raises(ValueError, match="no tuning records at twice the width"):
+        read_rates(tmp_path, like=wide, wanted=["linear()"])

@@ -88,6 +88,15 @@ def test_prefix_tokens_stay_in_front_as_they_are():
     assert_close((y * crowd.sizes[..., None]).sum(1), x.sum(1))
 
 
+def test_keys_that_differ_by_less_than_half_precision_tells_are_told_apart():
+    """Places 1 and 3 are B; the key at 2 is nearer to that at 3, by 0.0008 of cosine."""
+    keys = torch.tensor([[[1.0, 0], [0.9992, 0.04], [1, 0], [1, 0.001], [-1, 0]]])
+    crowd = Crowd(keys=keys)
+    TokenMerging(1, Tokens((2, 2), prefix=1))(torch.randn(1, 5, 6), crowd)
+    assert crowd.sizes.tolist() == [[1, 1, 1, 2]]
+    assert (keys[0, 1] @ keys[0, 2]).bfloat16() == (keys[0, 3] @ keys[0, 2]).bfloat16()
+
+
 def test_of_few_patches_at_most_half_are_merged():
     model = VisionTransformer(**SMALL, token_merging=8)
     assert model.forward_features(images_for(model)).shape[1] == 1 + 16 - 8 - 4 - 2

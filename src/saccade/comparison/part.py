@@ -10,7 +10,7 @@ from saccade.comparison.costs import Terms
 from saccade.comparison.fit import require_fit
 from saccade.comparison.plan import plan_facts
 from saccade.comparison.question import Entry, Question
-from saccade.comparison.rivals import aims, find_rivals
+from saccade.comparison.rivals import Found, aims, find_rivals
 from saccade.comparison.store import Store
 from saccade.comparison.study import Study
 from saccade.comparison.tuning import read_rates
@@ -92,31 +92,21 @@ class Part:
 
     def run(self, store: Store, progress: Progress) -> Done:
         """Does what is missing: rivals are chosen, all are tuned and trained, then measured."""
-        rivals, findings, operations, tuned = self._rivals(store, progress)
+        question, asked = self.question, self.asked
+        found = find_rivals(question, self.aims, asked.terms, store, progress) if self.aims else Found((), "")
+        findings = [at_scale(Finding("rivals", "note", found.told), question.scale)] if found.told else []
+        for finding in findings:
+            progress.say(str(finding))
+        rivals = list(found.entries)
+        known = [*self.tuned, *_rates(question, rivals, asked)]
         entries = [*self.entries, *rivals]
-        operations = [*self.operations, *operations]
+        operations = [*self.operations, *(count(question, entry, asked.terms) for entry in rivals)]
         for entry, record in zip(entries, operations, strict=True):
             store.add_operations(entry.key, record)
-        study = Study(self.question, entries, self.asked.terms, store, jobs=self.asked.jobs, progress=progress)
-        tuned = study.tune(self.asked.tune) if self.asked.tune else [*self.tuned, *tuned]
-        trained = study.train(study.rates(tuned), range(self.asked.seeds))
+        study = Study(question, entries, asked.terms, store, jobs=asked.jobs, progress=progress)
+        tuned = study.tune(asked.tune) if asked.tune else known
+        trained = study.train(study.rates(tuned), range(asked.seeds))
         return Done([*operations, *tuned, *trained, *study.measure()], findings, study.failures)
-
-    def _rivals(
-        self, store: Store, progress: Progress
-    ) -> tuple[list[Entry], list[Finding], list[Record], list[Record]]:
-        """The rivals, what is said of them, their declared counts, and their rates where these were tuned before."""
-        if not self.aims:
-            return [], [], [], []
-        found = find_rivals(self.question, self.aims, self.asked.terms, store, progress)
-        finding = at_scale(Finding("rivals", "note", found.told), self.question.scale)
-        progress.say(str(finding))
-        rivals = list(found.entries)
-        operations = [count(self.question, entry, self.asked.terms) for entry in rivals]
-        if found.aim is not None:
-            of = {"rival_of": found.aim.attention_resolved}
-            operations = [replace(one, conditions={**one.conditions, **of}) for one in operations]
-        return rivals, [finding], operations, _rates(self.question, rivals, self.asked)
 
 
 def plan_part(question: Question, attentions: Sequence[str], asked: Asked, say: Callable[[str], None]) -> Part:
@@ -155,8 +145,9 @@ def findings_of(parts: Sequence[Part]) -> list[Finding]:
 
 
 def count(question: Question, entry: Entry, terms: Terms) -> Record:
-    """The declared counts of an entry's model."""
-    return replace(operations_record(terms.subject(question, entry)), conditions=entry.marks)
+    """The declared counts of an entry's model; a rival's also say whose cost it meets, which may change."""
+    of = {"rival_of": entry.rival_of} if entry.rival else {}
+    return replace(operations_record(terms.subject(question, entry)), conditions={**entry.marks, **of})
 
 
 def _require_fits(question: Question, entries: Sequence[Entry]) -> None:

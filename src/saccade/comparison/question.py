@@ -30,6 +30,7 @@ class Entry:
         source: hash of the files of classes that are not saccade's own: edited, they are other mechanisms.
         scale: the question's.
         rival: what a rival is called.
+        rival_of: the mechanism whose cost it meets, by its `attention_resolved`.
         changes: options of a rival's model that are not the question's.
     """
 
@@ -38,6 +39,7 @@ class Entry:
     source: str = ""
     scale: str = ""
     rival: str = ""
+    rival_of: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,9 +98,9 @@ class Question:
             source += source_hash(self.decoder_attention, depth)
         return Entry(attention, resolved_text(attention, self.depth), source, self.scale)
 
-    def rival(self, name: str, changes: Mapping[str, Any]) -> Entry:
-        """Softmax in another model than the question's."""
-        return replace(self.entry(BASELINE), rival=name, changes=changes)
+    def rival(self, name: str, of: Entry, changes: Mapping[str, Any]) -> Entry:
+        """Softmax in another model than the question's, of the cost of a mechanism."""
+        return replace(self.entry(BASELINE), rival=name, rival_of=of.attention_resolved, changes=changes)
 
     def epochs(self, what: Literal["training", "tuning"]) -> int:
         """Those of all runs of a cell; where it is not for tuning, fine-tuning is done from the start, too."""

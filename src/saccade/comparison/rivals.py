@@ -29,12 +29,10 @@ class Found:
     """The rivals of one mechanism.
 
     Attributes:
-        aim: the mechanism whose step they meet; None where none is cheaper than softmax.
-        entries: a rival of each family that has one.
+        entries: one of each family that has one.
         told: what was decided, in a sentence.
     """
 
-    aim: Entry | None
     entries: tuple[Entry, ...]
     told: str
 
@@ -85,12 +83,12 @@ def find_rivals(
     clock = _Hasty(question, replace(terms, repeats=HASTY_REPEATS), store, progress)
     steps = clock.steps(mechanisms)
     if not steps:
-        return Found(None, (), "no rivals were looked for, since no mechanism's step could be timed")
+        return Found((), "no rivals were looked for, since no mechanism's step could be timed")
     cheapest = min((one for one in mechanisms if one.key in steps), key=lambda one: steps[one.key])
     target = steps[cheapest.key]
     at = f"a step of {cheapest.attention} takes {times(target)} × softmax's"
     if target > 1 / EQUAL:
-        return Found(None, (), f"{at}, which saves nothing to speak of: softmax as it is is its rival")
+        return Found((), f"{at}, which saves nothing to speak of: softmax as it is is its rival")
     searches = [
         _Search(way, family, target)
         for way, family in families(question.recipe.model.name, question.recipe.model.options).items()
@@ -99,7 +97,7 @@ def find_rivals(
         guesses = [(search, guess) for search in searches if (guess := search.guess()) is not None]
         if not guesses:
             break
-        tried = [question.rival(guess.label, guess.changes) for _, guess in guesses]
+        tried = [question.rival(guess.label, cheapest, guess.changes) for _, guess in guesses]
         steps = clock.steps(tried)
         for (search, guess), entry in zip(guesses, tried, strict=True):
             search.tried[guess.label] = steps.get(entry.key, math.inf)
@@ -108,7 +106,7 @@ def find_rivals(
     told = f"{at}; softmax models that take no longer: {', '.join(met) or 'none'}"
     if missing := [search.way for search, one in best.items() if not one]:
         told += f"; none was found by {', '.join(missing)}"
-    return Found(cheapest, tuple(question.rival(one.label, one.changes) for one in best.values() if one), told)
+    return Found(tuple(question.rival(one.label, cheapest, one.changes) for one in best.values() if one), told)
 
 
 @dataclass(eq=False)
@@ -133,17 +131,21 @@ class _Search:
             return nearest(self.family, self.target)
         if any(self.target / EQUAL <= step <= self.target * EQUAL for step in self.tried.values()):
             return None
-        # What the nearest one takes for its FLOPs, another of its kind will take for its own.
-        known = [one for one in self.family if one.label in self.tried]
-        closest = min(known, key=lambda one: abs(self.tried[one.label] - self.target))
-        step = self.tried[closest.label]
-        guess = nearest(self.family, closest.share * self.target / step) if step < math.inf else closest
-        place = self.family.index(guess)
-        if guess.label in self.tried:
-            place += 1 if self.tried[guess.label] > self.target else -1
-        if not 0 <= place < len(self.family) or self.family[place].label in self.tried:
-            return None
-        return self.family[place]
+        dear = [one for one in self.family if self.tried.get(one.label, 0.0) > self.target * EQUAL][-1:]
+        cheap = [one for one in self.family if self.tried.get(one.label, math.inf) <= self.target * EQUAL][:1]
+        first = self.family.index(dear[0]) + 1 if dear else 0
+        last = self.family.index(cheap[0]) if cheap else len(self.family)
+        between = self.family[first:last]
+        return nearest(between, self._share([*dear, *cheap])) if between else None
+
+    def _share(self, known: Sequence[Rival]) -> float:
+        """Where the target must lie: between the two that enclose it, or as far from the one as its step is."""
+        measured = [(one.share, self.tried[one.label]) for one in known if self.tried[one.label] < math.inf]
+        if len(measured) == 2:
+            (above, longer), (below, shorter) = measured
+            place = math.log(self.target / shorter) / math.log(longer / shorter)
+            return below * (above / below) ** place
+        return measured[0][0] * self.target / measured[0][1] if measured else known[0].share
 
     def best(self) -> Rival | None:
         """The dearest of those that take no longer."""

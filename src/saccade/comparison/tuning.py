@@ -62,9 +62,9 @@ def read_rates(folder: Path, like: Record, wanted: Sequence[str]) -> list[Record
     scale = like.conditions.get("scale", "")
     records = [record for record in by_scale(read_records(path)).get(scale, []) if record.kind == "tuning"]
     if not records:
-        where = f" {scale}" if scale else ""
+        where, again = (f" at {scale}", " --scales 2") if scale else ("", "")
         raise ValueError(
-            f"--rates {folder}: it holds no tuning records{where}; make some with `saccade compare --tune 5`"
+            f"--rates {folder}: it holds no tuning records{where}; make some with `saccade compare --tune 5{again}`"
         )
     for record in records:
         if difference := _difference(record, like):
