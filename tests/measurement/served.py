@@ -32,6 +32,9 @@ class Served:
     def python_out_of_memory(self):
         raise MemoryError
 
+    def library_out_of_memory(self):
+        raise RuntimeError("std::bad_alloc")
+
     def wrong(self):
         raise ValueError("a sentence\nand more")
 

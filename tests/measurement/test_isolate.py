@@ -45,7 +45,7 @@ def test_a_worker_answers_and_lives_on_after_a_failure():
         assert one.ask("sum", a="a", b="b") == "ab"
 
 
-@pytest.mark.parametrize("call", ["out_of_memory", "python_out_of_memory"])
+@pytest.mark.parametrize("call", ["out_of_memory", "python_out_of_memory", "library_out_of_memory"])
 def test_a_worker_without_memory_says_so(call):
     with worker() as one:
         one.ready()

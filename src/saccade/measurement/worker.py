@@ -14,8 +14,9 @@ from typing import IO, Any, NoReturn
 
 from saccade.measurement.allocator import keep_freed
 
-# How torch's own allocator on a CPU says it; only the text tells its RuntimeError from others.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+# How torch's own allocator on a CPU says it, and the last one how its libraries do (oneDNN, in a convolution); only the
+# text tells such a RuntimeError from others.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "std::bad_alloc")
 
 
 def main() -> NoReturn:
