@@ -50,6 +50,7 @@ def main() -> int:
     if asked.predict_again:
         done = {cell: predicted_again(record) for cell, record in done.items()}
     missing = [one for one in subjects if cell_of(one.model, one.attention, asdict(one)) not in done]
+    missing = [] if asked.predict_again else missing
     with ThreadPoolExecutor(asked.jobs) as pool:
         for subject, record in zip(missing, pool.map(measure_peak, missing), strict=True):
             done[cell_of(subject.model, subject.attention, asdict(subject))] = record
@@ -73,7 +74,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("-j", "--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--output", type=Path)
     parser.add_argument(
-        "--predict-again", action="store_true", help="predict what is in the folder by this code; nothing runs for it"
+        "--predict-again", action="store_true", help="predict what is in the folder by this code; measure nothing"
     )
     return parser
 
