@@ -1,4 +1,4 @@
-"""Crowd: tokens that stand for several patches each, as token merging makes them, and what softmax attention owes them."""
+"""Crowd: tokens that stand for several patches each, as token merging makes them, and what softmax owes them."""
 
 from __future__ import annotations
 

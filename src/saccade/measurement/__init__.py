@@ -191,7 +191,8 @@ def bench(
 
     Raises:
         ValueError: no such attention or option, one that is refused at every size, a number of tokens that is no
-            square, a device that is not there, others at work where none should be, or terms that contradict each other.
+            square, a device that is not there, others at work where none should be, or terms that contradict each
+            other.
     """
     import torch
 

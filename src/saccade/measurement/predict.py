@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +14,15 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from saccade.attention.elsewhere import one_for_all
 from saccade.measurement.own import Own
 from saccade.measurement.step import autocast, inference, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.tally import Tally
 from saccade.measurement.terms import DTYPES, Terms
 from saccade.measurement.tracked import Memory, track_inference, track_training
+from saccade.measurement.twin import twin_of
 from saccade.models.sizes import create_model
-
-Module = TypeVar("Module", bound=nn.Module)
 
 # Whoever listens to modules hears those of every thread.
 _ALONE = threading.Lock()
@@ -55,7 +54,7 @@ def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
         planned = create_model(subject.model, subject.attention, **subject.options)
     planned.set_grad_checkpointing(subject.checkpointing)
     with _without_values(subject.attention):
-        twin = _twin(planned, torch.device(subject.device))
+        twin = twin_of(planned, torch.device(subject.device))
         if training:
             return track_training(twin, lambda model: training_step(model, subject))
         return track_inference(twin, lambda model: inference(model.to(DTYPES[subject.dtype]), subject))
@@ -72,7 +71,7 @@ def predicted_own(own: Own) -> Memory:
     module = own.module if isinstance(own.module, nn.Module) else own.built()
     with _without_values(own.name):
         device = torch.device(own.terms.device)
-        twin = _twin(module, device).float()
+        twin = twin_of(module, device).float()
         inputs = tuple(torch.empty(one.shape, dtype=one.dtype, device=device) for one in own.inputs)
         return track_training(twin, replace(own, module=twin, inputs=inputs).step_of)
 
@@ -95,7 +94,7 @@ def predicted_bytes(module: nn.Module, shapes: Sequence[Sequence[int]], dtype: t
     device = torch.device(terms.device)
     try:
         with _without_values(type(module).__name__):
-            made = _twin(module, device)
+            made = twin_of(module, device)
             inputs = [torch.empty(shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
             state = [*made.parameters(), *made.buffers()]
             dy = torch.empty_like(inputs[0])
@@ -122,7 +121,7 @@ def _require_eager(terms: Terms) -> None:
 def _without_values(what: str) -> Iterator[None]:
     """Tensors that are made have shapes and no values; those that have values keep them."""
     try:
-        with _ALONE, FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
+        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
             yield
     except ValueError:
         raise
@@ -153,14 +152,3 @@ class _Values(TorchDispatchMode):
             return made
         with unset_fake_temporarily():
             return func(*args, **kwargs)
-
-
-def _twin(module: Module, device: torch.device) -> Module:
-    """A copy whose weights and buffers have no values; the module stays as it is."""
-    memo: dict[int, Any] = {}
-    for weight in module.parameters():
-        empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
-        memo[id(weight)] = nn.Parameter(empty, requires_grad=weight.requires_grad)
-    for values in module.buffers():
-        memo[id(values)] = torch.empty(values.shape, dtype=values.dtype, device=device)
-    return copy.deepcopy(module, memo)
