@@ -9,6 +9,7 @@ import torch
 
 from saccade.measurement import peak
 from saccade.measurement.operations import operations_record
+from saccade.measurement.step import Step
 from saccade.measurement.subject import Subject
 
 SUBJECT = Subject(model="vit_micro_patch4_32", options={"embed_dim": 256}, batch_size=16)
@@ -78,7 +79,7 @@ def test_out_of_memory_is_said():
 
 def test_two_steps_are_trained(monkeypatch):
     taken = []
-    monkeypatch.setattr(peak, "training_step", lambda model, subject: lambda: taken.append(subject))
+    monkeypatch.setattr(Step, "__call__", lambda step: taken.append(step.subject))
     peak.train(SUBJECT)
     assert taken == [SUBJECT] * 2
 

@@ -65,3 +65,9 @@ def test_a_model_in_training_and_in_eval_mode_has_the_same_loss_and_gradients(op
         loss = model.train(mode)(images, noise).loss
         found[mode] = [loss, *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)]
     assert_close(found[True], found[False])
+    of_images = [
+        torch.autograd.grad(model.train(mode)(x, noise).loss, x)[0]
+        for mode in (True, False)
+        for x in [images.clone().requires_grad_()]
+    ]
+    assert_close(*of_images)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from saccade.attention import TABLE, Tokens, build, fitting
 from saccade.attention.initial import seeded
-from saccade.measurement.predict import Tally
+from saccade.measurement.tally import Tally
 from saccade.models.block import Block
 from saccade.models.mae import MaskedAutoencoder
 from saccade.models.reversible import reversible_outputs, run_reversible
@@ -110,7 +110,7 @@ def kept_bytes(run, made) -> int:
     """What is still there behind a forward pass, the output included, beside the weights."""
     with Tally(weights(made)) as tally:
         y = run()
-        kept = tally.bytes
+        kept = sum(one.size for one in tally.there(tally.moment))
     assert y.shape == (4, TOKENS.count, 8)
     return kept
 

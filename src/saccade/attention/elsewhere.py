@@ -1,20 +1,14 @@
-"""Elsewhere: what is computed in another way where only its memory is to be predicted, of this device or another."""
+"""Elsewhere: tensors on a CPU that stand in for those of a GPU which is not there, to predict what it needs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 
-T = TypeVar("T")
-
 # None where tensors are what they are.
 _stands_for: str | None = None
-
-_one_for_all = False
 
 
 @contextlib.contextmanager
@@ -31,19 +25,3 @@ def kernels_of(device_type: str) -> Iterator[None]:
 def device_type(device: torch.device) -> str:
     """The type of the device whose kernels are to run: that of the tensors, or of those that they stand in for."""
     return _stands_for or device.type
-
-
-@contextlib.contextmanager
-def one_for_all() -> Iterator[None]:
-    """Of tiles that follow each other in the same memory only the first is computed: the others take no more."""
-    global _one_for_all
-    before, _one_for_all = _one_for_all, True
-    try:
-        yield
-    finally:
-        _one_for_all = before
-
-
-def in_turn(tiles: Iterable[T]) -> Iterator[T]:
-    """The tiles, which leave nothing behind but what they write into tensors that are there."""
-    return islice(tiles, 1) if _one_for_all else iter(tiles)

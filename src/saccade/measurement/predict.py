@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from saccade.attention.elsewhere import one_for_all
 from saccade.measurement.own import Own
 from saccade.measurement.step import autocast, inference, training_step
 from saccade.measurement.subject import Subject
@@ -26,6 +25,9 @@ from saccade.models.sizes import create_model
 
 # Whoever listens to modules hears those of every thread.
 _ALONE = threading.Lock()
+
+# Tiles are walked one by one: beyond so many images for hours.
+MOST_IMAGES = 4096
 
 
 class CannotPredict(ValueError):  # noqa: N818
@@ -46,10 +48,16 @@ def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
         training: False for a forward pass in eval mode, without gradients.
 
     Raises:
-        CannotPredict: the model reads values, is compiled, or is for a device that this torch knows nothing of.
+        CannotPredict: the model reads values, is compiled, or is for a device that this torch knows nothing of; or
+            more than `MOST_IMAGES` images.
         ValueError: a model or attention that makes no sense at this size.
     """
     _require_eager(subject.terms)
+    if subject.batch_size > MOST_IMAGES:
+        raise CannotPredict(
+            f"batch_size={subject.batch_size}: up to {MOST_IMAGES} images are predicted; beyond, what an image adds "
+            "goes on as between two batches below"
+        )
     with torch.device("meta"):
         planned = create_model(subject.model, subject.attention, **subject.options)
     planned.set_grad_checkpointing(subject.checkpointing)
@@ -121,7 +129,7 @@ def _require_eager(terms: Terms) -> None:
 def _without_values(what: str) -> Iterator[None]:
     """Tensors that are made have shapes and no values; those that have values keep them."""
     try:
-        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
+        with _ALONE, FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
             yield
     except ValueError:
         raise

@@ -341,7 +341,8 @@ class MaskedAutoencoder(nn.Module):
             return self.targets(off_grid(patchify(images[few], self.patch_embed.patch_size), hidden[few]))
 
         in_tiles = device_type(predicted.device) == "cpu" and not torch.compiler.is_compiling()
-        if in_tiles and (self.training or not torch.is_grad_enabled()):
+        # A gradient for the images goes through what is to be predicted, too.
+        if in_tiles and ((self.training and not images.requires_grad) or not torch.is_grad_enabled()):
             return tiled_error(predicted, targets, absolute=self.objective == "simmim")
         return self.error(predicted, targets(slice(None)))
 
