@@ -15,6 +15,7 @@ from saccade.measurement import batch, batch_worker, budget
 from saccade.measurement.batch_worker import Foreteller
 from saccade.measurement.foretelling import Foretold
 from saccade.measurement.largest import Largest
+from saccade.measurement.peak import Baselines
 from saccade.measurement.predict import CannotPredict
 from saccade.measurement.subject import Subject
 from saccade.measurement.trying import Tried
@@ -45,9 +46,9 @@ class Told:
     def __exit__(self, *error):
         return None
 
-    def tell(self, asked, model_bytes):
-        type(self).asked = (asked, model_bytes)
-        return [self.says(subject, training) for subject, training in asked]
+    def tell(self, asked):
+        type(self).asked = asked
+        return [self.says(subject, training) for subject, training, _ in asked]
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def told(monkeypatch):
 
     monkeypatch.setattr(Told, "says", staticmethod(says))
     monkeypatch.setattr(batch, "Foretellers", Told)
-    monkeypatch.setattr(budget, "baseline_bytes", lambda threads: 3 * 10**8)
+    monkeypatch.setattr(budget, "baselines", lambda threads: Baselines(3 * 10**8, 2 * 10**8))
     return Told
 
 
@@ -77,15 +78,17 @@ def test_a_record_says_what_fits_what_it_needs_and_how_that_is_known(told):
     wanted = {"batch_size": None, "memory_asked": "1GB", "for": None, "checkpointing": False, "device": "cpu"}
     assert linear.conditions | wanted == linear.conditions
     assert read_record(linear.line()) == linear
-    assert told.asked[1] == 6 * 10**8
+    assert linear.values["inference_baseline_bytes"] == 2 * 10**8
+    assert linear.values["inference_predicted_bytes_at"] == 1550 * 10**6
+    assert {(training, allowed) for _, training, allowed in told.asked} == {(True, 6 * 10**8), (False, 7 * 10**8)}
 
 
 def test_all_mechanisms_are_meant_where_none_is_named_and_the_terms_are_passed_on(told):
     terms = {"dtype": "bf16", "checkpointing": True, "threads": 2}
     records = saccade.max_batch(model=MODEL, memory="1GB", inference=False, **terms)
     assert [one.attention for one in records] == list_attentions()
-    subjects = [subject for subject, training in told.asked[0] if training]
-    assert len(subjects) == len(told.asked[0]) == len(records)
+    subjects = [subject for subject, training, _ in told.asked if training]
+    assert len(subjects) == len(told.asked) == len(records)
     assert all({key: asdict(one)[key] for key in terms} == terms for one in subjects)
     assert "inference_largest_batch" not in records[0].values
 
@@ -104,13 +107,13 @@ def test_for_a_gpu_that_is_not_there_the_answer_is_unverified(told):
     (record,) = saccade.max_batch(["softmax"], model=MODEL, for_gpu="t4")
     assert (record.values["verified"], record.conditions["for"]) == ("unverified", "t4")
     assert record.conditions["device"] == "cuda"
-    assert {subject.device for subject, _ in told.asked[0]} == {"cuda"}
+    assert {subject.device for subject, _, _ in told.asked} == {"cuda"}
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"memory": "200MB"}, r"0.20 GB of memory: 0.30 GB are taken before there is any model"),
+        ({"memory": "200MB"}, r"0.20 GB of memory: 0.20 GB are taken before there is any model"),
         ({"memory": "24"}, "its unit"),
         ({"attentions": ["linaer"]}, "did you mean 'linear'"),
         ({"patch_size": 3}, "patch_size"),

@@ -5,6 +5,7 @@ import pytest
 from saccade.measurement import budget
 from saccade.measurement.budget import budget_of, bytes_of
 from saccade.measurement.gpus import GPUS, gpu_named
+from saccade.measurement.peak import Baselines
 
 
 @pytest.mark.parametrize(
@@ -48,17 +49,19 @@ def test_without_an_amount_it_is_what_is_free(monkeypatch):
 
 
 def test_a_model_has_what_a_process_without_one_and_the_margin_leave(monkeypatch):
-    monkeypatch.setattr(budget, "baseline_bytes", lambda threads: 3 * 10**8)
+    monkeypatch.setattr(budget, "baselines", lambda threads: Baselines(3 * 10**8, 2 * 10**8))
     weighed = budget_of("2GB", None, "cpu", margin=0.25).weighed(threads=1)
-    assert (weighed.allowed_bytes, weighed.taken_bytes, weighed.model_bytes) == (1.5e9, 3e8, 1.2e9)
-    with pytest.raises(ValueError, match=r"0.30 GB of memory: 0.30 GB are taken before there is any model"):
-        budget_of("300MB", None, "cpu").weighed(threads=1)
+    assert weighed.allowed_bytes == 1.5e9
+    assert [weighed.taken_bytes(training) for training in (True, False)] == [3e8, 2e8]
+    assert [weighed.model_bytes(training) for training in (True, False)] == [1.2e9, 1.3e9]
+    with pytest.raises(ValueError, match=r"0.20 GB of memory: 0.20 GB are taken before there is any model"):
+        budget_of("200MB", None, "cpu").weighed(threads=1)
 
 
 def test_of_a_gpu_that_is_not_there_context_and_workspace_are_taken():
     weighed = budget_of(None, "A100 40GB", "cpu").weighed(threads=1)
     assert weighed.device == "cuda"
-    assert 39e9 < weighed.model_bytes < 42e9
+    assert 39e9 < weighed.model_bytes(training=True) == weighed.model_bytes(training=False) < 42e9
     # Hopper's workspace is the larger one.
     assert gpu_named("h100-80gb").reserve_bytes - gpu_named("a100-80gb").reserve_bytes == 2 * (
         32 * 2**20 - 8320 * 2**10

@@ -43,6 +43,14 @@ def test_every_mode_is_predicted_to_the_byte(model, terms):
     assert predicted_step(one) == tracked(one)
 
 
+@pytest.mark.parametrize("terms", [{}, {"dtype": "bf16"}], ids=str)
+@pytest.mark.parametrize("attention", ["linear", "performer"])
+def test_tiles_that_are_left_out_take_what_they_would(attention, terms):
+    """57 images: tiles of several sizes, of which the last is a short one."""
+    one = Subject(model="vit_micro_patch4_32", attention=attention, options={"depth": 2}, batch_size=57, **terms)
+    assert predicted_step(one) == tracked(one)
+
+
 def test_reversible_blocks_are_predicted_to_the_byte():
     one = Subject(model=VIT, options={"reversible": True}, batch_size=3)
     assert predicted_step(one) == tracked(one)

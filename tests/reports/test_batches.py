@@ -8,7 +8,7 @@ from saccade.record import Record
 from saccade.reports.batch_report import batch_report, write_batch_report
 from saccade.reports.batches import columns, gaps, legend, ok_line, tries
 
-VALUES = {"budget_bytes": 4 * 10**9, "margin": 0.0, "baseline_bytes": 3 * 10**8, "verified": "here"}
+VALUES = {"budget_bytes": 4 * 10**9, "margin": 0.0, "verified": "here"}
 TRIED = [
     {"batch_size": 84, "fits": True, "reason": "ok"},
     {"batch_size": 85, "fits": False, "reason": "out of memory"},
@@ -22,6 +22,7 @@ def values(batch, *, start="", **changed):
         "predicted_bytes_at": batch * 10**7 or None,
         "next_bytes": (batch + 1) * 10**7,
         "bytes_per_image": 10**7 if batch else None,
+        "baseline_bytes": 3 * 10**8,
         "within": 0.02,
         "confirmed": None,
         "tried": [],
@@ -98,6 +99,8 @@ def test_the_table_says_how_a_batch_is_known():
 def test_the_legend_says_what_was_taken_and_for_whom():
     assert "in 4.00 GB; × softmax" in legend([REFUSED, SOFTMAX])
     assert "300 MB that are taken before there is any model" in legend([SOFTMAX])
+    less = replace(SOFTMAX, values={**SOFTMAX.values, "inference_baseline_bytes": 2 * 10**8})
+    assert "the 300 MB (training) and 200 MB (inference) that are taken before" in legend([less])
     assert "MALLOC_MMAP_THRESHOLD_" in legend([SOFTMAX])
     assert "of which 0.1 is kept free" in legend([replace(SOFTMAX, values={**SOFTMAX.values, "margin": 0.1})])
     away = replace(SOFTMAX, conditions={**SOFTMAX.conditions, "device": "cuda", "for": "t4"})

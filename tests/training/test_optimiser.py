@@ -208,3 +208,13 @@ def test_each_layer_moves_at_its_own_rate():
         "head.bias": 0.1,
     }
     assert {name: moved[name] for name in wanted} == pytest.approx(wanted, rel=1e-3)
+
+
+def test_moments_made_beforehand_are_those_that_the_first_step_makes():
+    model = small()
+    made, first = (AdamW(model, weight_decay=0.1, betas=(0.9, 0.95)) for _ in range(2))
+    made.make_moments()
+    stepped(model, first, 1)
+    shapes = [{name: (one.shape, one.dtype) for name, one in which.state().items()} for which in (made, first)]
+    assert shapes[0] == shapes[1]
+    assert not any(value.any() for value in made.state().values())

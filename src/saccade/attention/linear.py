@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.base import MultiHead, Shared
-from saccade.attention.elsewhere import device_type
+from saccade.attention.elsewhere import device_type, in_turn
 from saccade.attention.initial import unseeded
 from saccade.attention.parts import at_least_float32, by_token, without_autocast
 from saccade.attention.tokens import Tokens
@@ -119,7 +119,7 @@ class _ByState(torch.autograd.Function):
         state = k.new_empty(*k.shape[:2], k.shape[3], v.shape[3], dtype=wide)
         total = k.new_empty(*k.shape[:2], k.shape[3], 1, dtype=wide)
         divisor = q.new_empty(*q.shape[:3], 1, dtype=wide)
-        for few in _tiles(k):
+        for few in in_turn(_tiles(k), k, (y, state, total, divisor)):
             features = feature(k[few])
             state[few] = features.transpose(-2, -1) @ at_least_float32(v[few])
             total[few] = features.sum(-2).unsqueeze(-1)
@@ -135,7 +135,7 @@ class _ByState(torch.autograd.Function):
         q, k, v, y, state, total, divisor = ctx.saved_tensors
         to_q, to_k, to_v = (by_token(x, x.shape[3], x.dtype) for x in (q, k, v))
         with without_autocast(q.device):
-            for few in _tiles(k):
+            for few in in_turn(_tiles(k), k, (to_q, to_k, to_v)):
                 g = at_least_float32(gradient[few]) / divisor[few]
                 c = -(g * y[few]).sum(-1, keepdim=True)
                 features = feature(q[few])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade.attention.base import MultiHead, Shared
-from saccade.attention.elsewhere import device_type
+from saccade.attention.elsewhere import device_type, in_turn
 from saccade.attention.initial import GeneratorOf, fill_with, unseeded
 from saccade.attention.parts import at_least_float32, by_token, require_whole, without_autocast
 from saccade.attention.tokens import Tokens
@@ -230,7 +230,7 @@ class _ByFeatures(torch.autograd.Function):
         divisor = q.new_empty(*q.shape[:3], 1, dtype=wide)
         state = v.new_zeros(*v.shape[:2], v.shape[3] + 1, len(omega), dtype=wide)
         largest = k.new_full((*k.shape[:2], 1, 1), -torch.inf, dtype=wide)
-        for few in _tiles(k, omega):
+        for few in in_turn(_tiles(k, omega), k, ()):
             heads = few[:2]
             raised, top, rest = _raised(k[few], omega, kernel)
             larger = torch.maximum(largest[heads], top.amax(-2, keepdim=True))
@@ -239,7 +239,7 @@ class _ByFeatures(torch.autograd.Function):
             largest[heads] = larger
             state[heads] += _summed(raised, (top + rest - larger).exp2_(), _with_ones(v[few]))
         state.add_(_with_ones(v).sum(-2).unsqueeze(-1), alpha=EPSILONS[kernel])
-        for few in _tiles(q, omega):
+        for few in in_turn(_tiles(q, omega), q, (y, divisor)):
             raised, _, rest = _raised(q[few], omega, kernel)
             mixed, total = state[few[:2]].tensor_split([-1], dim=-2)
             scale = rest.exp2_()
@@ -257,7 +257,7 @@ class _ByFeatures(torch.autograd.Function):
         to_q, to_k, to_v = (by_token(x, x.shape[3], x.dtype) for x in (q, k, v))
         to_state = torch.zeros_like(state)
         with without_autocast(q.device):
-            for few in _tiles(q, omega):
+            for few in in_turn(_tiles(q, omega), q, (to_q,)):
                 g = at_least_float32(gradient[few]) / divisor[few]
                 g = torch.cat([g, -(g * y[few]).sum(-1, keepdim=True)], dim=-1)
                 raised, _, rest = _raised(q[few], omega, kernel)
@@ -265,7 +265,7 @@ class _ByFeatures(torch.autograd.Function):
                 to_state[few[:2]] += _summed(raised, scale, g)
                 to_state[few[:2]].add_(g.sum(-2).unsqueeze(-1), alpha=EPSILONS[kernel])
                 to_q[few] = _through(q[few], omega, raised, scale, g @ state[few[:2]], kernel)
-            for few in _tiles(k, omega):
+            for few in in_turn(_tiles(k, omega), k, (to_k, to_v)):
                 raised, top, rest = _raised(k[few], omega, kernel)
                 scale = (top + rest - largest[few[:2]]).exp2_()
                 to_v[few] = _read(raised, scale, to_state[few[:2]][..., :-1, :], kernel)

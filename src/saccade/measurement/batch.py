@@ -155,11 +155,11 @@ class _Search:
         questions = [(subject, kind) for subject in self.subjects for kind in self.kinds]
         with Foretellers(min(cores(), len(questions)), self.patience_seconds) as foretellers:
             budget = budget.weighed(self.subjects[0].threads)
-            allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken_bytes)
+            allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken_bytes("training" in self.kinds))
             self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
             self.progress.say(f"predicting {len(self.subjects)} attentions")
-            asked = [(subject, kind == "training") for subject, kind in questions]
-            answers = foretellers.tell(asked, budget.model_bytes)
+            allowances = {kind: budget.model_bytes(kind == "training") for kind in self.kinds}
+            answers = foretellers.tell([(subject, kind == "training", allowances[kind]) for subject, kind in questions])
         told: dict[str, dict[str, Foretold]] = {}
         for (subject, kind), answer in zip(questions, answers, strict=True):
             told.setdefault(subject.attention, {})[kind] = answer
@@ -199,12 +199,11 @@ def _record(
     values: dict[str, Any] = {}
     if not all(one.refused for one in told.values()):
         for kind in told:
-            numbers = _values(told[kind], trials[kind], budget.taken_bytes)
+            numbers = _values(told[kind], trials[kind], budget.taken_bytes(kind == "training"))
             values |= {f"{KINDS[kind]}{name}": value for name, value in numbers.items()}
         values |= {
             "budget_bytes": budget.total_bytes,
             "margin": budget.margin,
-            "baseline_bytes": budget.taken_bytes,
             "verified": _verified(budget, list(trials.values())),
         }
     # The batch is no condition here, it is the answer.
@@ -243,6 +242,7 @@ def _values(told: Foretold, trials: Trials | None, taken_bytes: int) -> dict[str
         "predicted_bytes_at": at and at + taken_bytes,
         "next_bytes": more and more + taken_bytes,
         "bytes_per_image": found and found.bytes_per_image,
+        "baseline_bytes": taken_bytes,
         "within": told.within,
         "confirmed": trials and trials.twice,
         "tried": [asdict(one) for one in trials.tried] if trials else [],

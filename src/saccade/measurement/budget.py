@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from saccade.measurement.gpus import Gpu, gpu_named
 from saccade.measurement.isolate import Worker
 from saccade.measurement.machine import free_bytes
-from saccade.measurement.peak import baseline_bytes
+from saccade.measurement.peak import Baselines, baselines
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+_NOTHING = Baselines(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,8 @@ class Budget:
         margin: share of it that is kept free.
         asked: as its user wrote it; None for what is there.
         gpu: that it is the memory of, where that need not be there.
-        taken_bytes: what no model can have: a process without one, or what of a GPU is not torch's.
+        taken: what no model can have, in training and in inference: a process without one, or what of a GPU is not
+            torch's.
     """
 
     device: str
@@ -31,7 +35,7 @@ class Budget:
     margin: float = 0.0
     asked: str | None = None
     gpu: Gpu | None = None
-    taken_bytes: int = 0
+    taken: Baselines = _NOTHING
 
     @property
     def allowed_bytes(self) -> int:
@@ -39,10 +43,13 @@ class Budget:
         assert self.total_bytes is not None
         return int(self.total_bytes * (1 - self.margin))
 
-    @property
-    def model_bytes(self) -> int:
+    def taken_bytes(self, training: bool) -> int:
+        """What no model can have that is trained, or that only answers."""
+        return self.taken.training if training else self.taken.inference
+
+    def model_bytes(self, training: bool) -> int:
         """That a model may have."""
-        return self.allowed_bytes - self.taken_bytes
+        return self.allowed_bytes - self.taken_bytes(training)
 
     def require_here(self) -> None:
         """Checks that what fits into it can be tried on this machine.
@@ -69,19 +76,19 @@ class Budget:
             ValueError: nothing is left for a model.
         """
         if self.gpu is not None:
-            found = replace(self, taken_bytes=self.gpu.reserve_bytes)
+            found = replace(self, taken=Baselines(self.gpu.reserve_bytes, self.gpu.reserve_bytes))
         elif self.device.startswith("cuda"):
             with Worker("saccade.measurement.batch_worker:Card", {"device": self.device}, threads=threads) as worker:
                 worker.ready()
                 card = worker.ask("measure")
             total = card["total_bytes"] if self.total_bytes is None else self.total_bytes
-            found = replace(self, total_bytes=total, taken_bytes=card["outside_bytes"])
+            found = replace(self, total_bytes=total, taken=Baselines(card["outside_bytes"], card["outside_bytes"]))
         else:
-            found = replace(self, taken_bytes=baseline_bytes(threads))
-        if found.model_bytes <= 0:
+            found = replace(self, taken=baselines(threads))
+        if found.model_bytes(training=False) <= 0:
             raise ValueError(
-                f"{gigabytes(found.allowed_bytes)} of memory: {gigabytes(found.taken_bytes)} are taken before there is "
-                "any model; give more"
+                f"{gigabytes(found.allowed_bytes)} of memory: {gigabytes(found.taken.inference)} are taken before "
+                "there is any model; give more"
             )
         return found
 

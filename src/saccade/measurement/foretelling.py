@@ -12,6 +12,9 @@ from saccade.measurement.isolate import Worker, WorkerFailed
 from saccade.measurement.largest import Largest
 from saccade.measurement.subject import Subject
 
+Question = tuple[Subject, bool, int]
+"""A model, whether it is to be trained, and the bytes that it may have."""
+
 
 @dataclass(frozen=True)
 class Foretold:
@@ -35,7 +38,7 @@ class Foretellers:
 
     Example:
         with Foretellers(2) as foretellers:
-            told = foretellers.tell([(subject, True), (subject, False)], model_bytes=10**9)
+            told = foretellers.tell([(subject, True, 10**9), (subject, False, 10**9)])
 
     Args:
         count: of processes.
@@ -48,22 +51,21 @@ class Foretellers:
         self._closing = ExitStack()
         self._workers = [self._start() for _ in range(count)]
 
-    def tell(self, asked: Iterable[tuple[Subject, bool]], model_bytes: int) -> list[Foretold]:
-        """An answer for each subject and whether it is to be trained; a process that fails is replaced.
+    def tell(self, asked: Iterable[Question]) -> list[Foretold]:
+        """An answer to each question; a process that fails is replaced.
 
         Args:
             asked: the next one goes to the next free process.
-            model_bytes: that a model may have.
         """
         free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             worker.ready()
             free.put(worker)
 
-        def one(question: tuple[Subject, bool]) -> Foretold:
+        def one(question: Question) -> Foretold:
             worker = free.get()
             try:
-                return _told(worker, *question, model_bytes)
+                return _told(worker, *question)
             except WorkerFailed as failed:
                 if self._over:
                     raise

@@ -11,9 +11,9 @@ MOST = 2**20
 # Beyond where the optimiser's step is the peak.
 FIRST = 64
 
-# Some layers work a few images at a time, so that a prediction takes the longer the more there are. Where images are
-# most of the peak, nothing else can become it, and the line goes on.
-FAR = 256
+# Some layers work a few images at a time, so that a prediction takes the longer the more there are. Where so many
+# images are most of the peak, nothing else can become it, and the line goes on.
+FAR = 4096
 
 # Straight lines find the answer within a few; whatever is more crooked is halved.
 _LINES = 12
@@ -36,11 +36,6 @@ class Line:
     def at(self, batch_size: int) -> int | float:
         """Bytes for another batch, if nothing else becomes the peak."""
         return self.at_bytes + (batch_size - self.batch_size) * self.bytes_per_image
-
-    @property
-    def of_images(self) -> bool:
-        """Whether most of it goes with the images."""
-        return 2 * self.bytes_per_image * self.batch_size > self.at_bytes
 
     def reaches(self, allowed_bytes: int) -> int:
         """The last batch below so many bytes."""
@@ -81,11 +76,11 @@ def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
     known: dict[int, Line] = {}
     fits, fails, guess = 0, MOST + 1, FIRST
     while fails - fits > 1:
-        if fits == FAR and known[FAR].of_images:
-            return _beyond(known[FIRST], known[FAR], allowed_bytes)
+        if fits == FAR:
+            return _beyond(known.get(FAR // 2) or predict(FAR // 2), known[FAR], allowed_bytes)
         if fits and (line := _through(known, fits)) and line.at(fits + 1) > allowed_bytes:
             return _on(line, fits)
-        guess = min(max(guess, fits + 1), fails - 1, MOST if FAR in known else FAR)
+        guess = min(max(guess, fits + 1), fails - 1, FAR)
         line = known[guess] = predict(guess)
         if line.at_bytes <= allowed_bytes:
             fits = guess
@@ -135,7 +130,7 @@ def _through(known: Mapping[int, Line], batch_size: int) -> Line | None:
 
 def _beyond(near: Line, far: Line, allowed_bytes: int) -> Largest:
     """The answer on the line through two predictions; of one alone it is not known to the byte what an image takes."""
-    line = Line(far.batch_size, far.at_bytes, _rise(near, far) if near.of_images else far.bytes_per_image)
+    line = Line(far.batch_size, far.at_bytes, _rise(near, far))
     return _on(line, min(line.reaches(allowed_bytes), MOST))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.own import Own, handed_over, taken_over
 from saccade.measurement.predict import CannotPredict, predicted_own, predicted_step
-from saccade.measurement.step import Step, training_step
+from saccade.measurement.step import Step, inference, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.tracked import STEPS, Memory, track_training
 from saccade.record import Record
@@ -79,22 +79,29 @@ def measure_own_peak(own: Own, *, patience_seconds: float = PATIENCE_SECONDS) ->
     )
 
 
-def baseline_bytes(threads: int = 1) -> int:
-    """Resident bytes of a process that has trained the smallest model and let go of it: what a budget holds besides.
+class Baselines(NamedTuple):
+    """Resident bytes of a process that has let go of the smallest model: what a budget holds besides.
 
-    Measured once in a fresh process.
+    Attributes:
+        training: after two training steps.
+        inference: after a forward pass, for which torch loads less.
+    """
+
+    training: int
+    inference: int
+
+
+@cache
+def baselines(threads: int = 1) -> Baselines:
+    """Measured once, in a fresh process.
 
     Raises:
         WorkerFailed: there was none.
     """
-    return _baseline_bytes(threads)
-
-
-@cache
-def _baseline_bytes(threads: int) -> int:
     with Worker("saccade.measurement.peak:Peak", {"subject": asdict(_SMALLEST)}, threads=threads) as worker:
         worker.ready()
-        return int(worker.ask("baseline"))
+        inference = worker.ask("inference_baseline")
+        return Baselines(worker.ask("baseline"), inference)
 
 
 def _predicted(predict: Callable[[], Memory], told: type[ValueError] = ValueError) -> dict[str, Any]:
@@ -142,6 +149,14 @@ class Peak:
     def baseline(self) -> int:
         """Bytes after two steps on one image, for what any step leaves behind in a process."""
         train(self.small)
+        gc.collect()
+        trim()
+        return self.scale.start()
+
+    def inference_baseline(self) -> int:
+        """Bytes after a forward pass of one image, as long as nothing was trained."""
+        assert isinstance(self.small, Subject)
+        inference(self.small.built(), self.small)()
         gc.collect()
         trim()
         return self.scale.start()

@@ -9,15 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from saccade.attention.elsewhere import one_for_all
+from saccade.measurement.largest import FAR
 from saccade.measurement.own import Own
 from saccade.measurement.step import autocast, inference, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.tally import Tally
+from saccade.measurement.tensors import tensors_in
 from saccade.measurement.terms import DTYPES, Terms
 from saccade.measurement.tracked import Memory, track_inference, track_training
 from saccade.measurement.twin import twin_of
@@ -27,7 +29,7 @@ from saccade.models.sizes import create_model
 _ALONE = threading.Lock()
 
 # Tiles are walked one by one: beyond so many images for hours.
-MOST_IMAGES = 4096
+MOST_IMAGES = FAR
 
 
 class CannotPredict(ValueError):  # noqa: N818
@@ -64,7 +66,8 @@ def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
     with _without_values(subject.attention):
         twin = twin_of(planned, torch.device(subject.device))
         if training:
-            return track_training(twin, lambda model: training_step(model, subject))
+            # What our models keep, the first step makes, but for the moments.
+            return track_training(twin, lambda model: training_step(model, subject), moments=True)
         return track_inference(twin, lambda model: inference(model.to(DTYPES[subject.dtype]), subject))
 
 
@@ -129,7 +132,7 @@ def _require_eager(terms: Terms) -> None:
 def _without_values(what: str) -> Iterator[None]:
     """Tensors that are made have shapes and no values; those that have values keep them."""
     try:
-        with _ALONE, FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
+        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
             yield
     except ValueError:
         raise
@@ -141,8 +144,24 @@ def _without_values(what: str) -> Iterator[None]:
         ) from error
 
 
+_aten = torch.ops.aten
+
+# What tiles are computed with, and the shape that comes of the arguments': the fake mode remembers what other
+# operations make, but of these nothing, and takes ten times as long.
+_INTO: Mapping[Callable[..., Any], Callable[..., tuple[int, ...]]] = {
+    _aten.mm.out: lambda left, right: (left.shape[0], right.shape[1]),
+    _aten.bmm.out: lambda left, right: (*left.shape[:2], right.shape[2]),
+    _aten.addmm.out: lambda bias, left, right: (left.shape[0], right.shape[1]),
+    _aten.gelu.out: lambda x: tuple(x.shape),
+    _aten.gelu_backward.grad_input: lambda gradient, x: tuple(x.shape),
+}
+
+
 class _Values(TorchDispatchMode):
-    """Operations on nothing but tensors with values are computed: states of generators, a module's own tables."""
+    """Operations on nothing but tensors with values are computed: states of generators, a module's own tables.
+
+    Of those without values, what only writes into a tensor of the right size is done already.
+    """
 
     def __init__(self, fake: FakeTensorMode) -> None:
         super().__init__()
@@ -152,7 +171,12 @@ class _Values(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        given = tensors_in((*args, *kwargs.values()))
+        if func in _INTO and all(isinstance(one, FakeTensor) for one in given):
+            *read, out = given
+            # Where it does not fit, it is resized.
+            if tuple(out.shape) == _INTO[func](*read):
+                return out
         if not given or any(isinstance(one, FakeTensor) for one in given):
             made = func(*args, **kwargs)
             # A parameter that somebody remembers by a weak reference cannot be cast.

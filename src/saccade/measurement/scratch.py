@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+
+from saccade.measurement.tensors import tensors_in
 
 # As the weighing process has them (`allocator.return_freed`): larger tensors are mapped one by one, in whole pages,
 # behind the C library's note of their size.
@@ -36,6 +37,7 @@ _COPIED = {
 _ALWAYS_COPIED = ("_fft_c2c", "_fft_c2r")
 _FUSED_BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 _CONVOLUTIONS = ("convolution", "convolution_backward")
+_NOTED = {*_PRODUCTS, *_COPIED, *_ALWAYS_COPIED, _FUSED_BACKWARD, *_CONVOLUTIONS}
 
 
 class Scratch:
@@ -52,7 +54,7 @@ class Scratch:
 
     @property
     def kept_bytes(self) -> int:
-        """Kernels compiled so far."""
+        """Kernels compiled so far, which stay: a second step finds all of them there from its start."""
         return _KERNEL_BYTES * len(self._compiled)
 
     @property
@@ -67,16 +69,23 @@ class Scratch:
         return -(-(size + _NOTE_BYTES) // _PAGE_BYTES) * _PAGE_BYTES
 
     def within(self, func: Callable[..., Any], args: tuple[Any, ...], made: Any) -> int:
-        """Memory that there is beside the tensors when this operation runs."""
-        name = getattr(func, "overloadpacket", func).__name__
-        given = [one for one in tree_leaves(args) if isinstance(one, Tensor)]
-        if not given or given[0].device.type != "cpu":
-            return self.kept_bytes
+        """Memory that this operation takes for as long as it runs."""
+        name = _name(func)
+        if name not in _NOTED:
+            return 0
+        given = tensors_in(args)
+        if given[0].device.type != "cpu":
+            return 0
         if name in _PRODUCTS and given[0].dtype == torch.bfloat16:
             self._compiled.add(tuple((tuple(one.shape), one.stride()) for one in given))
         if name in _CONVOLUTIONS:
             self._convolved_bytes = max(self._convolved_bytes, given[0].nbytes)
-        return self.kept_bytes + _copied_bytes(name, args)
+        return _copied_bytes(name, args)
+
+
+@cache
+def _name(func: Callable[..., Any]) -> str:
+    return str(getattr(func, "overloadpacket", func).__name__)
 
 
 def _copied_bytes(name: str, args: tuple[Any, ...]) -> int:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from saccade.measurement.tensors import tensors_in
 
 Held = Callable[[int], int]
 """Bytes of memory that a storage of so many bytes takes."""
@@ -91,9 +92,8 @@ class Tally(TorchDispatchMode):
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
         empty = _is_empty(func)
-        for one in tree_leaves(made):
-            if isinstance(one, Tensor):
-                self._add(one, empty)
+        for one in tensors_in((made,)):
+            self._add(one, empty)
         for one in _written(func, args, kwargs):
             self._write(one)
         needed = self._held_bytes + self._within(func, args, made)
@@ -112,6 +112,18 @@ class Tally(TorchDispatchMode):
             stored = None if one is None else self._counted.get(one.untyped_storage())
             if stored is not None:
                 stored.part = part
+
+    def forget(self, tensors: Iterable[Tensor]) -> None:
+        """As if these, which are there for good and were there before the peak, had never been made."""
+        for one in tensors:
+            stored = self._counted[one.untyped_storage()]
+            if stored is not None:
+                self.stored.remove(stored)
+                self._counted[one.untyped_storage()] = None
+                self._bytes -= stored.size
+                self.peak_bytes -= stored.size
+                self._held_bytes -= self._held(stored.written)
+                self.needed_bytes -= self._held(stored.written)
 
     def there(self, moment: int) -> list[Stored]:
         """The storages that were there at a moment."""
@@ -155,8 +167,7 @@ def _is_empty(func: Callable[..., Any]) -> bool:
 
 def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The tensors among the arguments that an operation writes."""
-    given = [args[place] if place < len(args) else kwargs.get(name) for place, name in _writable(func)]
-    return [one for one in tree_leaves(given) if isinstance(one, Tensor)]
+    return tensors_in(args[place] if place < len(args) else kwargs.get(name) for place, name in _writable(func))
 
 
 @cache

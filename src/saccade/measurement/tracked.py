@@ -65,12 +65,14 @@ class Memory:
         return {name: value for name, value in told.items() if name not in ("peak_bytes", "tensors_bytes", "within")}
 
 
-def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
+def track_training(model: Module, step_of: Callable[[Module], Step], *, moments: bool = False) -> Memory:
     """What training takes.
 
     Args:
         model: in float32, as a step is given it.
         step_of: makes the step, and casts the model.
+        moments: the optimiser's are there before the first step, which then is the only one; without them the first of
+            `STEPS` makes them.
     """
     with _following(model) as (tally, scratch):
         step = step_of(model)
@@ -79,14 +81,24 @@ def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
         tally.name(_state(model), "weights")
         tally.add(_given(step.images))
         tally.name(_given(step.images), "inputs")
+        if moments:
+            tally.part = "optimiser"
+            step.optimiser.make_moments()
+            tally.part = None
         kept = 0
         step.optimiser.torch.register_step_pre_hook(
             lambda *_: tally.name((master.grad for master in step.optimiser.masters), "gradients")
         )
-        for _ in range(STEPS):
+        for _ in range(1 if moments else STEPS):
             loss = step.forward()
             kept = tally.moment
             loss.backward()
+            # Nobody keeps it.
+            del loss
+            if moments:
+                pairs = zip(step.optimiser.weights, step.optimiser.masters, strict=True)
+                unused = [master for weight, master in pairs if weight.grad is None]
+                tally.forget(value for master in unused for value in step.optimiser.torch.state[master].values())
             tally.name((weight.grad for weight in model.parameters()), "gradients")
             tally.part = "optimiser"
             step.update()
@@ -130,8 +142,9 @@ def _told(tally: Tally, scratch: Scratch, model: nn.Module, kept: list[Stored]) 
     prefixes = tuple(f"{name}." for name in inside)
     mixed = {name for name in by_module if name in inside or name.startswith(prefixes)}
     kept_by_module = _by_module(kept)
+    peak_bytes = tally.needed_bytes + scratch.kept_bytes
     return Memory(
-        peak_bytes=tally.needed_bytes,
+        peak_bytes=peak_bytes,
         tensors_bytes=tally.peak_bytes,
         weights_bytes=of["weights"],
         gradients_bytes=of["gradients"],
@@ -142,8 +155,8 @@ def _told(tally: Tally, scratch: Scratch, model: nn.Module, kept: list[Stored]) 
         by_module=by_module,
         kept_bytes=sum(kept_by_module.values()),
         kept_by_module=kept_by_module,
-        scratch_bytes=tally.needed_bytes - sum(of.values()),
-        within=WITHIN + scratch.doubt_bytes / tally.needed_bytes,
+        scratch_bytes=peak_bytes - sum(of.values()),
+        within=WITHIN + scratch.doubt_bytes / peak_bytes,
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from saccade.attention.elsewhere import device_type
+from saccade.attention.elsewhere import device_type, in_turn
 from saccade.attention.initial import GeneratorOf, fill_normal, fill_xavier
 from saccade.attention.renormed import Origin, again, origin_of
 
@@ -160,10 +160,11 @@ def _forward_tiles(
     tiles = math.ceil(len(x) / max(TILE_ROWS, TILE_BYTES // (len(weight1) * x.element_size())))
     rows = math.ceil(len(x) / max(tiles, 1))
     y, bent = torch.empty_like(x), x.new_empty(rows, len(weight1))
-    for x_tile, y_tile in zip(x.split(rows), y.split(rows), strict=True):
-        hidden = torch.addmm(bias1, x_tile, weight1.t())
+    every = [slice(start, start + rows) for start in range(0, max(len(x), 1), max(rows, 1))]
+    for few in in_turn(every, x, (y,)) if kept is None else every:
+        hidden = torch.addmm(bias1, x[few], weight1.t())
         bent_tile = torch.ops.aten.gelu.out(hidden, out=bent[: len(hidden)])
-        torch.addmm(bias2, bent_tile, weight2.t(), out=y_tile)
+        torch.addmm(bias2, bent_tile, weight2.t(), out=y[few])
         if kept is not None:
             kept.append(hidden)
     return y

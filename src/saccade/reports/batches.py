@@ -38,12 +38,14 @@ def legend(records: Sequence[Record]) -> str:
     first = next((one for one in records if one.values), None)
     if first is None:
         return ""
-    total, margin, taken = (first.values[name] for name in ("budget_bytes", "margin", "baseline_bytes"))
+    total, margin = first.values["budget_bytes"], first.values["margin"]
+    amounts = {kind: counted(first.values[f"{KINDS[kind]}baseline_bytes"], "B") for kind in kinds([first])}
+    alike = len(set(amounts.values())) == 1
+    taken = " and ".join(dict.fromkeys(one if alike else f"{one} ({kind})" for kind, one in amounts.items()))
     kept = f", of which {margin:.3g} is kept free" if margin else ""
     said = (
         f"The largest batch in {counted(total, 'B')}{kept}; × softmax = divided by softmax's. Memory is what that "
-        f"batch needs, with the {counted(taken, 'B')} that are taken before there is any model; below it what an image "
-        "adds."
+        f"batch needs, with the {taken} that are taken before there is any model; below it what an image adds."
     )
     if gpu := first.conditions["for"]:
         return f"{said} Predicted for {gpu}, {first.values['verified']}: keep a margin."

@@ -63,6 +63,13 @@ class AdamW:
         self.torch.zero_grad()
         self._write_back()
 
+    @torch.no_grad()
+    def make_moments(self) -> None:
+        """Makes the running means and counts that the first step would make, all of them 0."""
+        for master in self.masters:
+            means = {what: torch.zeros_like(master) for what in _KEPT[1:]}
+            self.torch.state[master] = {_KEPT[0]: torch.zeros((), device=master.device), **means}
+
     def state(self) -> dict[str, Tensor]:
         """What the next step depends on beside the weights: running means and counts, and the masters that differ."""
         kept = self.torch.state_dict()["state"]
