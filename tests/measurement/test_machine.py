@@ -74,6 +74,21 @@ def test_the_commit_is_that_of_the_checkout():
     assert told is None if not known else told.removesuffix("-dirty") == known
 
 
+def test_changed_files_make_a_commit_dirty_but_records_do_not(monkeypatch, tmp_path):
+    for name in ("src/saccade/measurement/machine.py", "results/records.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("before")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "src/saccade/measurement/machine.py"))
+    (tmp_path / "results/records.jsonl").write_text("after")
+    clean = machine.commit()
+    assert len(clean) == 40
+    (tmp_path / "src/saccade/measurement/machine.py").write_text("after")
+    assert machine.commit() == f"{clean}-dirty"
+
+
 def test_an_installed_package_has_no_commit(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "__file__", str(tmp_path / "lib" / "site-packages" / "saccade" / "m" / "machine.py"))
     assert machine.commit() is None

@@ -154,11 +154,17 @@ def accelerator() -> str | None:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this saccade runs from, "-dirty" where files differ; None for an installed one."""
+    """Commit of the checkout that this saccade runs from; None for an installed one.
+
+    With "-dirty" behind it where files differ, other than the records in results/: what is written there, runs nothing.
+    """
     checkout = Path(__file__).resolve().parents[3]
     if not (checkout / ".git").exists():
         return None
-    return _said("git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    git = ("git", "-C", str(checkout))
+    name = _said(*git, "rev-parse", "HEAD")
+    changed = _said(*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    return f"{name}-dirty" if name and changed else name
 
 
 def _said(*command: str) -> str | None:
