@@ -24,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from core_rivals import CASES, MEMORIES, OURS, Case, Reach
+from saccade.measurement.benching.layer import LayerSubject
 from saccade.measurement.isolate import Worker, WorkerFailed
-from saccade.measurement.layer import LayerSubject
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.terms import Terms
 from saccade.measurement.turns import Rival, take_turns

@@ -18,9 +18,9 @@ from saccade.attention import TABLE
 from saccade.attention.base import Attention, MultiHead
 from saccade.attention.initial import seeded
 from saccade.measurement.allocator import trim
-from saccade.measurement.layer import Core, LayerSubject, kernel, subject_from
-from saccade.measurement.layer_worker import Forward, ForwardBackward, normal
-from saccade.measurement.peak import Highest, scale_for
+from saccade.measurement.benching.layer import Core, LayerSubject, kernel, subject_from
+from saccade.measurement.benching.layer_worker import Forward, ForwardBackward, normal
+from saccade.measurement.memory.peak import Highest, scale_for
 from saccade.measurement.timed import Timed
 
 MEMORIES = ("forward_peak", "kept", "peak")

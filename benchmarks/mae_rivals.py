@@ -18,7 +18,7 @@ from peers import timm, transformers
 from rivals import randomise
 from saccade.attention.initial import seeded
 from saccade.measurement.allocator import trim
-from saccade.measurement.peak import STEPS, scale_for
+from saccade.measurement.memory.peak import STEPS, scale_for
 from saccade.measurement.step import RATE, autocast, random_images
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import DTYPES
@@ -61,7 +61,7 @@ class MaePeak:
         self.scale = scale_for(torch.device("cpu"))
 
     def measure(self) -> dict[str, Any]:
-        """As `saccade.measurement.peak`: steps on one image first, then those that count."""
+        """As `saccade.measurement.memory.peak`: steps on one image first, then those that count."""
         self._train(replace(self.subject, batch_size=1))
         gc.collect()
         trim()

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from saccade.attention import fitting, list_attentions
-from saccade.measurement.peak import measure_peak
-from saccade.measurement.predict import predicted_step
+from saccade.measurement.memory.peak import measure_peak
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.work import work_of
 from saccade.models.sizes import create_model

@@ -16,7 +16,7 @@ from saccade.attention.written import Written
 if TYPE_CHECKING:
     from saccade.originals import Listed
     from saccade.originals.original import Original
-    from saccade.reports.rule import Rule
+    from saccade.reports.fairness.rule import Rule
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- map: python docs/generate.py -->", "<!-- end of map -->"
@@ -210,7 +210,7 @@ _DOCTOR = """# The doctor
 What makes a comparison of attention mechanisms unfair or pointless, a rule each. `saccade doctor DIR...` asks every
 rule that the records of a folder have the facts for, whoever made them, and says which it could not ask: silence on
 those is no clean bill. `saccade compare` asks the same rules of its plan, before anything runs, and of its records,
-`saccade bench` of its own. `python docs/generate.py` writes this page from `src/saccade/reports/*_rules.py`.
+`saccade bench` of its own. `python docs/generate.py` writes this page from `src/saccade/reports/fairness/*_rules.py`.
 
 An error: a conclusion would be wrong. A warning: it would rest on less than it seems. A note: a reader should know.
 The originals 000 to 004 are five comparisons that were published with these faults in them; `saccade reproduce`

@@ -24,7 +24,7 @@ _PLACES = {
     "load_data": "saccade.data.sources",
     "load_mae": "saccade.models.mae_weights",
     "load_model": "saccade.models.weights",
-    "max_batch": "saccade.measurement.batch",
+    "max_batch": "saccade.measurement.largest_batch.batch",
     "measure": "saccade.measurement",
     "probe": "saccade.training.probe",
     "pretrain": "saccade.training",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from saccade.data.sources import load_data as load_data
     from saccade.measurement import bench as bench
     from saccade.measurement import measure as measure
-    from saccade.measurement.batch import max_batch as max_batch
+    from saccade.measurement.largest_batch.batch import max_batch as max_batch
     from saccade.models.mae import MaskedAutoencoder as MaskedAutoencoder
     from saccade.models.mae_weights import load_mae as load_mae
     from saccade.models.mae_weights import transformers_state as transformers_state

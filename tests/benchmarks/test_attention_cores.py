@@ -24,7 +24,7 @@ def benchmarks_are_found(monkeypatch):
 
 def subject_of(case, side=4):
     import core_rivals
-    from saccade.measurement.layer import LayerSubject
+    from saccade.measurement.benching.layer import LayerSubject
     from saccade.measurement.terms import Terms
 
     one = core_rivals.CASES[case]
@@ -137,7 +137,7 @@ def test_sides_that_differ_do_not_race():
 def test_memory_is_of_forward_of_what_it_leaves_and_of_both(rival, least, most, monkeypatch):
     import attention_cores
     import core_rivals
-    from saccade.measurement.layer import LayerSubject
+    from saccade.measurement.benching.layer import LayerSubject
     from saccade.measurement.terms import Terms
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"), prepend=os.pathsep)

@@ -6,7 +6,7 @@ import pytest
 
 from saccade import measurement
 from saccade.cli import run
-from saccade.measurement import rounds
+from saccade.measurement.benching import rounds
 from saccade.record import read_records
 
 SMALL = ["--tokens", "4,9", "--dim", "16", "--heads", "2", "--batch-size", "2", "--threads", "1", "--repeats", "1"]

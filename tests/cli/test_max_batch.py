@@ -3,8 +3,8 @@
 import pytest
 
 from saccade.cli import run
-from saccade.measurement import batch
-from saccade.measurement.trying import Tried
+from saccade.measurement.largest_batch import batch
+from saccade.measurement.largest_batch.trying import Tried
 from saccade.record import Record, read_record, read_records
 
 COMMON = ["max-batch", "linear", "--model", "vit_nano_patch1_8"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from saccade.measurement.kept import BETWEEN, kept_by_layer
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.operations import layers
-from saccade.measurement.predict import predicted_step
 from saccade.measurement.subject import Subject
 from saccade.models.sizes import create_model
 

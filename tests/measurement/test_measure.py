@@ -6,7 +6,8 @@ import sys
 import pytest
 
 import saccade
-from saccade.measurement import peak, seconds
+from saccade.measurement import seconds
+from saccade.measurement.memory import peak
 from saccade.record import Record
 
 

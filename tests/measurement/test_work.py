@@ -6,8 +6,8 @@ import torch
 from saccade.attention import fitting, list_attentions
 from saccade.attention.flops import counted_flops
 from saccade.measurement import clock, timed
+from saccade.measurement.memory.peak import measure_peak
 from saccade.measurement.operations import layers, operations, quadratic_share
-from saccade.measurement.peak import measure_peak
 from saccade.measurement.step import Step, random_images
 from saccade.measurement.subject import Subject, subject_of
 from saccade.measurement.timed import kernels, timed_subject

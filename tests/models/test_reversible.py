@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from saccade.attention import TABLE, Tokens, build, fitting
 from saccade.attention.initial import seeded
-from saccade.measurement.tally import Tally
+from saccade.measurement.memory.tally import Tally
 from saccade.models.block import Block
 from saccade.models.mae import MaskedAutoencoder
 from saccade.models.reversible import reversible_outputs, run_reversible

@@ -7,7 +7,7 @@ import pytest
 from saccade.reports.answer import answer
 from saccade.reports.basis import Basis, basis
 from saccade.reports.costs import Costs
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.reports.ratios import Ratio
 from saccade.reports.rows import Row, rows
 from saccade.reports.statistics import Difference

@@ -9,8 +9,8 @@ from saccade.reports.basis import basis
 from saccade.reports.columns import columns, legend
 from saccade.reports.course import course_of
 from saccade.reports.fairness import after, before
+from saccade.reports.fairness.plan import Contender, PlanFacts
 from saccade.reports.figures import accuracy_cost
-from saccade.reports.plan import Contender, PlanFacts
 from saccade.reports.report import write_report
 from saccade.reports.rows import rows
 from saccade.reports.scales import Scale

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from saccade.attention import resolved_text
 from saccade.record import Record, read_records
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.reports.layer_report import layer_report, write_layer_report
 from saccade.reports.layer_table import LEGEND, by_kind, columns
 from saccade.reports.layers import busy, gaps, lines, unwatched, why_missing

@@ -1,6 +1,6 @@
 from saccade.reports.answer import answer
 from saccade.reports.basis import basis
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.reports.markup import block, code, prose
 from saccade.reports.report import write_report
 from saccade.reports.rows import rows

@@ -9,7 +9,7 @@ from saccade.reports.answer import answer, answer_at_scales
 from saccade.reports.basis import basis
 from saccade.reports.columns import columns, legend
 from saccade.reports.contenders import apart, by_scale
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.reports.rivals import against_rivals, best_rival, of_that_cost, with_rivals
 from saccade.reports.rows import rows
 from saccade.reports.scales import Scale

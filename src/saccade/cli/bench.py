@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from saccade.record import Record
-    from saccade.reports.finding import Finding
+    from saccade.reports.fairness.finding import Finding
 
 
 def bench(

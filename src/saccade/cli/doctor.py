@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from saccade.record import Record
     from saccade.reports.fairness import Diagnosis
-    from saccade.reports.finding import Finding
+    from saccade.reports.fairness.finding import Finding
 
 
 def doctor(

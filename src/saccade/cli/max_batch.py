@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from saccade.measurement.trying import Tried
+    from saccade.measurement.largest_batch.trying import Tried
     from saccade.record import Record
 
 
@@ -87,7 +87,7 @@ def max_batch(
     from saccade.cli.console import note, results
     from saccade.cli.flags import model_options
     from saccade.errors import Failed
-    from saccade.measurement.batch import max_batch as run
+    from saccade.measurement.largest_batch.batch import max_batch as run
     from saccade.record import require_writable, write_records
     from saccade.reports.batch_report import write_batch_report
     from saccade.reports.batches import columns, gaps, legend, ok_line

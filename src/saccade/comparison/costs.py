@@ -14,7 +14,7 @@ import torch
 from saccade.comparison.question import BASELINE, Entry, Question
 from saccade.comparison.store import Store
 from saccade.measurement.machine import machine_facts
-from saccade.measurement.peak import measure_peak
+from saccade.measurement.memory.peak import measure_peak
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import Clock

@@ -17,8 +17,8 @@ from saccade.comparison.tuning import read_rates
 from saccade.measurement.operations import operations_record
 from saccade.record import Record
 from saccade.reports.fairness import before, stop
-from saccade.reports.finding import Finding, at_scale
-from saccade.reports.plan import PlanFacts
+from saccade.reports.fairness.finding import Finding, at_scale
+from saccade.reports.fairness.plan import PlanFacts
 from saccade.training.progress import Progress
 from saccade.training.recipe import with_values
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from saccade.comparison.costs import Terms, kernel_of
 from saccade.comparison.question import Entry, Question
 from saccade.record import Record
-from saccade.reports.plan import Contender, PlanFacts
+from saccade.reports.fairness.plan import Contender, PlanFacts
 
 
 def plan_facts(

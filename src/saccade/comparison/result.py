@@ -17,8 +17,8 @@ from saccade.reports.answer import answer, answer_at_scales
 from saccade.reports.basis import basis
 from saccade.reports.contenders import apart, by_scale
 from saccade.reports.fairness import after
+from saccade.reports.fairness.finding import Finding, at_scale, by_severity
 from saccade.reports.figures import accuracy_cost
-from saccade.reports.finding import Finding, at_scale, by_severity
 from saccade.reports.report import write_report
 from saccade.reports.rivals import with_rivals
 from saccade.reports.rows import Row, rows

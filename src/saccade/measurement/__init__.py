@@ -69,9 +69,9 @@ def measure(
     """
     import torch
 
+    from saccade.measurement.memory.own import is_own, own
+    from saccade.measurement.memory.peak import measure_own_peak, measure_peak
     from saccade.measurement.operations import operations_record
-    from saccade.measurement.own import is_own, own
-    from saccade.measurement.peak import measure_own_peak, measure_peak
     from saccade.measurement.seconds import time_rivals
     from saccade.measurement.subject import subject_of
     from saccade.measurement.terms import Terms
@@ -197,10 +197,10 @@ def bench(
     import torch
 
     from saccade.attention import list_attentions
-    from saccade.measurement.groups import Asked
+    from saccade.measurement.benching.groups import Asked
+    from saccade.measurement.benching.rounds import Rounds, require_sense
     from saccade.measurement.isolate import PATIENCE_SECONDS
     from saccade.measurement.quiet import require_quiet
-    from saccade.measurement.rounds import Rounds, require_sense
     from saccade.measurement.terms import Terms, require_positive
     from saccade.training.device import choose_device
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.attention.flops import counting
-from saccade.measurement.scopes import Scopes
+from saccade.measurement.memory.scopes import Scopes
 from saccade.measurement.work import Model, work_of
 
 

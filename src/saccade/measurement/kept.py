@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.operations import layer_of
-from saccade.measurement.predict import predicted_step
 from saccade.measurement.subject import Subject
 
 BETWEEN = "between the layers"

@@ -15,9 +15,9 @@ from saccade.attention.elsewhere import kernels_of
 from saccade.data.augment import Augment
 from saccade.data.batches import Batch, train_batches
 from saccade.data.sources import load_data
+from saccade.measurement.memory.peak import measure_peak
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.operations import operations
-from saccade.measurement.peak import measure_peak
-from saccade.measurement.predict import predicted_step
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject, subject_of
 from saccade.measurement.work import work_of

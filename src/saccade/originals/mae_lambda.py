@@ -12,8 +12,8 @@ import torch
 from saccade.attention.elsewhere import kernels_of
 from saccade.attention.lambda_layer import Lambda
 from saccade.attention.tokens import Tokens
-from saccade.measurement.batch import max_batch
-from saccade.measurement.predict import predicted_step
+from saccade.measurement.largest_batch.batch import max_batch
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject, subject_of
 from saccade.models.sizes import create_model

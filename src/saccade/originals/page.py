@@ -13,8 +13,8 @@ from saccade.originals import ORIGINALS
 from saccade.originals.original import Part
 from saccade.originals.reproduction import Found, Reproduction
 from saccade.record import write_records, write_whole
-from saccade.reports.finding import Finding
-from saccade.reports.finding_markup import findings_markdown
+from saccade.reports.fairness.finding import Finding
+from saccade.reports.fairness.finding_markup import findings_markdown
 from saccade.reports.markup import block, prose
 
 NOT_FOUND = "NOT FOUND"

@@ -11,7 +11,7 @@ from saccade.attention.contract import CLAUSES, Verdict, check
 from saccade.originals.original import Beside, Fault, Original, Part
 from saccade.record import Record
 from saccade.reports.fairness import examine
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.training.device import choose_device
 from saccade.training.progress import Progress, Silent
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from saccade.attention.masked import Masked
-from saccade.measurement.peak import measure_peak
-from saccade.measurement.predict import predicted_step
+from saccade.measurement.memory.peak import measure_peak
+from saccade.measurement.memory.predict import predicted_step
 from saccade.measurement.seconds import time_rivals
 from saccade.measurement.subject import Subject, subject_of
 from saccade.models.sizes import create_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saccade.reports.basis import Basis
-from saccade.reports.finding import Finding, listed
+from saccade.reports.fairness.finding import Finding, listed
 from saccade.reports.numbers import interval, many, signed, spread, times
 from saccade.reports.ratios import EQUAL
 from saccade.reports.rivals import against_rivals

@@ -8,7 +8,7 @@ from typing import Any
 
 from saccade.record import Record
 from saccade.reports.course import Course, course_of
-from saccade.reports.finding import listed
+from saccade.reports.fairness.finding import listed
 from saccade.reports.function import BASELINE
 from saccade.reports.numbers import many
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from saccade.measurement.batch import KINDS
+from saccade.measurement.largest_batch.batch import KINDS
 from saccade.record import Record
 from saccade.reports.columns import Cell, Column
 from saccade.reports.function import baseline_of, function_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saccade.record import Record, write_records, write_whole
-from saccade.reports.finding import Finding
-from saccade.reports.finding_markup import findings_markdown
+from saccade.reports.fairness.finding import Finding
+from saccade.reports.fairness.finding_markup import findings_markdown
 from saccade.reports.layer_table import LEGEND, by_kind, columns
 from saccade.reports.layers import UNWATCHED, Line, busy, gaps, lines, unwatched
 from saccade.reports.markup import block, code, prose

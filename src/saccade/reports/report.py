@@ -8,8 +8,8 @@ from pathlib import Path
 from saccade.record import write_whole
 from saccade.reports.basis import Basis
 from saccade.reports.course import Course
-from saccade.reports.finding import Finding, by_severity
-from saccade.reports.finding_markup import findings_markdown
+from saccade.reports.fairness.finding import Finding, by_severity
+from saccade.reports.fairness.finding_markup import findings_markdown
 from saccade.reports.markup import block, prose
 from saccade.reports.ratios import EQUAL
 from saccade.reports.scales import Scale

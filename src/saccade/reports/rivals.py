@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from saccade.record import Record
-from saccade.reports.finding import listed
+from saccade.reports.fairness.finding import listed
 from saccade.reports.function import function_of
 from saccade.reports.numbers import interval, signed, times
 from saccade.reports.ratios import EQUAL

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saccade.reports.basis import Basis
-from saccade.reports.finding import Finding
+from saccade.reports.fairness.finding import Finding
 from saccade.reports.rows import Row
 
 

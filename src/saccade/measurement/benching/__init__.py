@@ -1,0 +1,1 @@
+"""What `bench` times and weighs: layers, blocks and models of many sizes, in rounds."""

@@ -1,0 +1,121 @@
+"""What lives in the processes of a search for the largest batch: a foreteller, a card, and a trial of one batch."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from saccade.attention.elsewhere import kernels_of
+from saccade.measurement.allocator import trim
+from saccade.measurement.largest_batch.ceiling import ceiling, outside_bytes
+from saccade.measurement.largest_batch.largest import Line, largest
+from saccade.measurement.memory.peak import scale_for, train
+from saccade.measurement.memory.predict import CannotPredict, predicted_step
+from saccade.measurement.memory.tracked import STEPS
+from saccade.measurement.step import inference
+from saccade.measurement.subject import Subject
+from saccade.measurement.terms import DTYPES
+from saccade.models.sizes import create_model
+
+
+class Foreteller:
+    """Says what would fit, without running anything."""
+
+    def foretell(self, subject: dict[str, Any], training: bool, model_bytes: int) -> dict[str, Any]:
+        """The largest batch of a subject.
+
+        Args:
+            subject: its batch size does not matter; on CUDA it may be for a GPU that is not there.
+            training: or inference.
+            model_bytes: that a model may have.
+
+        Returns:
+            The fields of `Largest` and `within`; or the sentence by which the model is `refused`, or why nothing can be
+            told beforehand, as `cannot`.
+        """
+        made = Subject(**subject)
+        try:
+            with torch.device("meta"):
+                create_model(made.model, made.attention, **made.options)
+        except ValueError as refusal:
+            return {"refused": str(refusal)}
+        away = torch.device(made.device).type == "cuda" and not torch.cuda.is_available()
+        terms = replace(made, device="cpu") if away else made
+        within = 0.0
+
+        def predict(batch: int) -> Line:
+            nonlocal within
+            told = predicted_step(replace(terms, batch_size=batch), training=training)
+            within = max(within, told.within)
+            fixed = told.weights_bytes + told.gradients_bytes + told.optimiser_bytes
+            return Line(batch, told.peak_bytes, (told.peak_bytes - fixed) / batch)
+
+        try:
+            with kernels_of("cuda") if away else nullcontext():
+                found = largest(predict, model_bytes)
+        except CannotPredict as why:
+            return {"cannot": str(why)}
+        return {**asdict(found), "within": within}
+
+
+class Card:
+    """A CUDA device, as a process finds it that computes on it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    def measure(self) -> dict[str, int]:
+        """All of its memory, and what of it no tensor of this process can have."""
+        # Libraries are loaded when they are first used.
+        square = torch.randn(64, 64, device=self.device, requires_grad=True)
+        (square @ square).sum().backward()
+        torch.cuda.synchronize(self.device)
+        _, total = torch.cuda.mem_get_info(self.device)
+        return {"total_bytes": total, "outside_bytes": outside_bytes(self.device)}
+
+
+class Trial:
+    """One batch, in a process that cannot have more than the budget.
+
+    Args:
+        subject: with the batch size to try.
+        training: or inference.
+        budget_bytes: for the whole process; on a GPU for the whole card.
+    """
+
+    def __init__(self, subject: dict[str, Any], training: bool, budget_bytes: int) -> None:
+        self.subject, self.training, self.budget_bytes = Subject(**subject), training, budget_bytes
+        self.device = torch.device(self.subject.device)
+        self.scale = scale_for(self.device)
+
+    def run(self) -> dict[str, int]:
+        """Two steps, or forward passes, on one image first, for what any leaves behind; then the two that count.
+
+        Returns:
+            `peak_bytes` of the whole process, `baseline_bytes` before the batch, and `optimiser_steps`.
+        """
+        with ceiling(self.device, self.budget_bytes):
+            self._act(replace(self.subject, batch_size=1))
+        gc.collect()
+        trim()
+        baseline = self.scale.start()
+        with ceiling(self.device, self.budget_bytes):
+            self._act(self.subject)
+        outside = outside_bytes(self.device) if self.device.type == "cuda" else 0
+        return {
+            "peak_bytes": self.scale.peak() + outside,
+            "baseline_bytes": baseline + outside,
+            "optimiser_steps": STEPS if self.training else 0,
+        }
+
+    def _act(self, subject: Subject) -> None:
+        if self.training:
+            train(subject)
+            return
+        forward = inference(subject.built().to(DTYPES[subject.dtype]), subject)
+        for _ in range(STEPS):
+            forward()

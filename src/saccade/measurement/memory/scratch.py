@@ -1,0 +1,98 @@
+"""Scratch: what memory tensors and operations take beside the values that a dispatcher sees, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from saccade.measurement.memory.tensors import tensors_in
+
+# As the weighing process has them (`allocator.return_freed`): larger tensors are mapped one by one, in whole pages,
+# behind the C library's note of their size.
+_MAPPED_FROM_BYTES = 64 * 1024
+_PAGE_BYTES = 4096
+_NOTE_BYTES = 64
+
+_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
+
+# Measured over whole models in bf16, torch 2.13 with oneDNN for AVX-512: two compiled loops of 256 KiB and more, on
+# average, for a shape of product. A third more or less on other processors is to be expected.
+_KERNEL_BYTES = 580_000
+_KERNEL_DOUBT = 1 / 3
+
+# Operations that copy arguments, by their place, whose values do not lie in order; seen on torch 2.13.
+_COPIED = {
+    "_softmax": (0,),
+    "_log_softmax": (0,),
+    "_softmax_backward_data": (0, 1),
+    "avg_pool2d": (0,),
+    "avg_pool2d_backward": (0,),
+    "convolution": (0,),
+    "convolution_backward": (0, 1),
+}
+# Fourier transforms of complex numbers copy them in any case.
+_ALWAYS_COPIED = ("_fft_c2c", "_fft_c2r")
+_FUSED_BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
+_CONVOLUTIONS = ("convolution", "convolution_backward")
+_NOTED = {*_PRODUCTS, *_COPIED, *_ALWAYS_COPIED, _FUSED_BACKWARD, *_CONVOLUTIONS}
+
+
+class Scratch:
+    """Bytes beside the tensors' own, as operations go by.
+
+    oneDNN, which multiplies bf16 matrices on a CPU, compiles a kernel for every shape that it has not met, and keeps
+    it, however small the product is. Some kernels copy arguments whose values do not lie in order, for as long as they
+    run. What a convolution takes depends on its size and on the processor: its doubt is as large as its input.
+    """
+
+    def __init__(self) -> None:
+        self._compiled: set[tuple[Any, ...]] = set()
+        self._convolved_bytes = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """Kernels compiled so far, which stay: a second step finds all of them there from its start."""
+        return _KERNEL_BYTES * len(self._compiled)
+
+    @property
+    def doubt_bytes(self) -> float:
+        """By how much all of it may be wrong."""
+        return _KERNEL_DOUBT * self.kept_bytes + self._convolved_bytes
+
+    def held(self, size: int) -> int:
+        """Memory that a storage of so many bytes takes: whole pages, where it is large."""
+        if size < _MAPPED_FROM_BYTES:
+            return size
+        return -(-(size + _NOTE_BYTES) // _PAGE_BYTES) * _PAGE_BYTES
+
+    def within(self, func: Callable[..., Any], args: tuple[Any, ...], made: Any) -> int:
+        """Memory that this operation takes for as long as it runs."""
+        name = _name(func)
+        if name not in _NOTED:
+            return 0
+        given = tensors_in(args)
+        if given[0].device.type != "cpu":
+            return 0
+        if name in _PRODUCTS and given[0].dtype == torch.bfloat16:
+            self._compiled.add(tuple((tuple(one.shape), one.stride()) for one in given))
+        if name in _CONVOLUTIONS:
+            self._convolved_bytes = max(self._convolved_bytes, given[0].nbytes)
+        return _copied_bytes(name, args)
+
+
+@cache
+def _name(func: Callable[..., Any]) -> str:
+    return str(getattr(func, "overloadpacket", func).__name__)
+
+
+def _copied_bytes(name: str, args: tuple[Any, ...]) -> int:
+    """What an operation copies of its arguments."""
+    if name in _ALWAYS_COPIED:
+        return int(args[0].nbytes)
+    if name == _FUSED_BACKWARD:
+        gradient, output = args[0], args[4]
+        return int(gradient.nbytes) if gradient.stride() != output.stride() else 0
+    return sum(args[place].nbytes for place in _COPIED.get(name, ()) if not args[place].is_contiguous())
