@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 Tile = TypeVar("Tile", slice, tuple[slice, ...])
 
@@ -57,7 +58,8 @@ def in_turn(tiles: Iterable[Tile], over: Tensor, into: Sequence[Tensor]) -> Iter
         over: the tensor whose tiles they are; all that are read and written have as many along these axes.
         into: what is made without values before them, and written by all of them together.
     """
-    if not _one_for_all:
+    # Another thread may be training meanwhile.
+    if not (_one_for_all and isinstance(over, FakeTensor)):
         yield from tiles
         return
     chosen: dict[tuple[int, ...], list[Tile]] = {}
