@@ -3,8 +3,8 @@
     python benchmarks/memory_table.py
 
 Each training step is weighed in a process of its own, with and without checkpointing; how busy the machine is does not
-matter. An hour on two cores. Writes command, records.jsonl and report.md to results/<date>-<machine>-memory/; what is
-in the folder is not measured again.
+matter. A quarter of an hour on two cores. Writes command, records.jsonl and report.md to
+results/<date>-<machine>-memory/; what is in the folder is not measured again.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from tests.measurement.scale import ByHand
 
 from saccade.attention.made import Broken
 from saccade.attention.tokens import Tokens
@@ -87,21 +88,11 @@ def test_what_is_to_be_compiled_is_compiled_and_its_eager_twin_is_not_called(mon
 
 
 def test_compiling_is_over_before_a_compiled_pass_is_weighed(monkeypatch):
-    class Scale:
-        method = "by hand"
-
-        def start(self):
-            order.append("start")
-            return 10
-
-        def peak(self):
-            return 17
-
     order = []
-    monkeypatch.setattr(layer_worker, "scale_for", lambda device: Scale())
+    monkeypatch.setattr(layer_worker, "scale_for", lambda device: ByHand(order))
     monkeypatch.setattr(layer_worker, "compiled", lambda module, terms: lambda x: order.append(len(x)) or module(x))
     assert layer_worker.LayerPeak(asdict(subject(batch_size=8, compile=True)), "layer").measure()["peak_bytes"] == 7
-    assert order == [1, 8, "start", 8]
+    assert order == [1, 8, "start", 8, "peak"]
 
 
 def test_who_does_not_pass_is_not_there(monkeypatch):
@@ -131,17 +122,6 @@ def test_a_reference_that_would_not_fit_is_asked_on_half_the_grid(monkeypatch):
 
 
 def test_the_scale_is_set_behind_the_inputs_and_a_first_small_pass(monkeypatch):
-    class Scale:
-        method = "by hand"
-
-        def start(self):
-            order.append("start")
-            return 10
-
-        def peak(self):
-            order.append("peak")
-            return 17
-
     class Act:
         def __init__(self, module, inputs, terms):
             self.inputs = inputs
@@ -151,7 +131,7 @@ def test_the_scale_is_set_behind_the_inputs_and_a_first_small_pass(monkeypatch):
             order.append(len(self.inputs[0]))
 
     order = []
-    monkeypatch.setattr(layer_worker, "scale_for", lambda device: Scale())
+    monkeypatch.setattr(layer_worker, "scale_for", lambda device: ByHand(order))
     monkeypatch.setattr(layer_worker, "ForwardBackward", Act)
     one = subject(batch_size=8)
     weighed = layer_worker.LayerPeak(asdict(one), "core").measure()

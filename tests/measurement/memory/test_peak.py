@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.measurement.scale import ByHand
 
 from saccade.measurement.memory import peak
 from saccade.measurement.operations import operations_record
@@ -85,26 +86,22 @@ def test_two_steps_are_trained(monkeypatch):
 
 
 def test_the_scale_is_set_behind_a_first_small_step(monkeypatch):
-    class Scale:
-        method = "by hand"
-
-        def start(self):
-            order.append("start")
-            return 10
-
-        def peak(self):
-            order.append("peak")
-            return 17
-
-        def counts(self):
-            return {}
-
     order = []
-    monkeypatch.setattr(peak, "scale_for", lambda device: Scale())
+    monkeypatch.setattr(peak, "scale_for", lambda device: ByHand(order))
     monkeypatch.setattr(peak, "train", lambda subject: order.append(subject.batch_size))
     one = peak.Peak({"model": "vit_nano_patch1_8", "batch_size": 8})
     assert one.measure() == {"peak_bytes": 7, "baseline_bytes": 10, "method": "by hand", "optimiser_steps": 2}
     assert order == [1, "start", 8, "peak"]
+
+
+def test_a_process_that_only_answers_is_weighed_before_anything_is_trained(monkeypatch):
+    order = []
+    monkeypatch.setattr(peak, "scale_for", lambda device: ByHand(order))
+    monkeypatch.setattr(peak, "train", lambda subject: order.append("train"))
+    monkeypatch.setattr(peak, "inference", lambda model, subject: lambda: order.append("forward"))
+    one = peak.Peak({"model": "vit_nano_patch1_8", "batch_size": 8})
+    assert (one.inference_baseline(), one.baseline()) == (10, 10)
+    assert order == ["forward", "start", "train", "start"]
 
 
 def test_only_the_process_itself_is_weighed():

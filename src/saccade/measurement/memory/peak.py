@@ -151,17 +151,13 @@ class Peak:
     def baseline(self) -> int:
         """Bytes after two steps on one image, for what any step leaves behind in a process."""
         train(self.small)
-        gc.collect()
-        trim()
-        return self.scale.start()
+        return self._left()
 
     def inference_baseline(self) -> int:
         """Bytes after a forward pass of one image, as long as nothing was trained."""
         assert isinstance(self.small, Subject)
         inference(self.small.built(), self.small)()
-        gc.collect()
-        trim()
-        return self.scale.start()
+        return self._left()
 
     def measure(self) -> dict[str, Any]:
         """The steps that count, after small ones."""
@@ -180,6 +176,12 @@ class Peak:
         taken = self._taken()
         memory = track_training(taken.built(), lambda model: _step(taken, model))
         return {"tracked_bytes": memory.tensors_bytes, **memory.parts()}
+
+    def _left(self) -> int:
+        """Bytes of a process that has let go of everything; what comes is weighed against them."""
+        gc.collect()
+        trim()
+        return self.scale.start()
 
     def _taken(self) -> Subject | Own:
         if self._own is not None:
