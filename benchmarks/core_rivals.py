@@ -20,7 +20,7 @@ from saccade.attention.initial import seeded
 from saccade.measurement.allocator import trim
 from saccade.measurement.benching.layer import Core, LayerSubject, kernel, subject_from
 from saccade.measurement.benching.layer_worker import Forward, ForwardBackward, normal
-from saccade.measurement.memory.peak import Highest, scale_for
+from saccade.measurement.memory.scale import Highest, scale_for
 from saccade.measurement.timed import Timed
 
 MEMORIES = ("forward_peak", "kept", "peak")

@@ -18,7 +18,8 @@ from peers import timm, transformers
 from rivals import randomise
 from saccade.attention.initial import seeded
 from saccade.measurement.allocator import trim
-from saccade.measurement.memory.peak import STEPS, scale_for
+from saccade.measurement.memory.scale import scale_for
+from saccade.measurement.memory.tracked import STEPS
 from saccade.measurement.step import RATE, autocast, random_images
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import DTYPES

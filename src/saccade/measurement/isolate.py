@@ -59,6 +59,7 @@ class Worker:
     ) -> None:
         self.process = uuid4().hex[:12]
         self._patience_seconds = patience_seconds
+        self._is_ready = False
         # A file, not a pipe: nobody reads it until something has gone wrong, and it never fills up.
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -77,12 +78,14 @@ class Worker:
         self._tell({"serve": serve, "with": dict(options), "allocator": allocator})
 
     def ready(self) -> None:
-        """Waits until the object has been made.
+        """Waits until the object has been made; whoever has waited does not wait again.
 
         Raises:
             WorkerFailed: it could not be.
         """
-        self._hear("getting ready")
+        if not self._is_ready:
+            self._hear("getting ready")
+            self._is_ready = True
 
     def ask(self, call: str, /, **arguments: Any) -> Any:
         """What the object's method returns.

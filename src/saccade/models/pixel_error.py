@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from saccade.attention.elsewhere import in_turn
 from saccade.attention.parts import at_least_float32
 
 # What is made of so many predicted values stays in the processor's cache; fresh pages would cost more than the sums.
@@ -39,16 +40,16 @@ class _TiledError(torch.autograd.Function):
     def forward(ctx: Any, predicted: Float[Tensor, "b m p"], targets: Targets, absolute: bool) -> Float[Tensor, ""]:
         slope = torch.empty_like(predicted) if ctx.needs_input_grad[0] else None
         images = max(1, TILE_BYTES // max(1, predicted[0].nbytes))
-        errors = []
-        for start in range(0, len(predicted), images):
-            few = slice(start, start + images)
+        errors = predicted.new_empty(len(predicted), dtype=torch.promote_types(predicted.dtype, torch.float32))
+        every = (slice(start, start + images) for start in range(0, len(predicted), images))
+        for few in in_turn(every, predicted, (errors,) if slope is None else (errors, slope)):
             difference = at_least_float32(predicted[few]) - targets(few)
-            errors.append(torch.linalg.vector_norm(difference, 1) if absolute else difference.square().sum())
+            errors[few] = (difference.abs() if absolute else difference.square()).sum((1, 2))
             if slope is not None:
                 one = difference.sign_() if absolute else difference.mul_(2)
                 slope[few] = one.div_(predicted.numel())
         ctx.save_for_backward(slope)
-        return torch.stack(errors).sum() / predicted.numel()
+        return errors.sum() / predicted.numel()
 
     @staticmethod
     @once_differentiable

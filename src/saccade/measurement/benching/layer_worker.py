@@ -19,8 +19,8 @@ from saccade.measurement.allocator import trim
 from saccade.measurement.benching.layer import WHAT, LayerSubject, kernel, subject_from
 from saccade.measurement.compiling import compiled
 from saccade.measurement.machine import free_bytes
-from saccade.measurement.memory.peak import scale_for
 from saccade.measurement.memory.predict import predicted_bytes
+from saccade.measurement.memory.scale import scale_for
 from saccade.measurement.step import autocast
 from saccade.measurement.terms import Terms
 from saccade.measurement.timed import Timed

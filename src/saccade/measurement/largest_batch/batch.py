@@ -11,7 +11,7 @@ import torch
 from saccade.attention import list_attentions
 from saccade.measurement.isolate import PATIENCE_SECONDS
 from saccade.measurement.largest_batch.budget import Budget, budget_of, gigabytes
-from saccade.measurement.largest_batch.foretelling import Foretellers, Foretold
+from saccade.measurement.largest_batch.foretelling import Foretellers, Foretold, Question
 from saccade.measurement.largest_batch.trying import Trials, Tried, attempts, find_by_trying
 from saccade.measurement.machine import cores, machine_facts
 from saccade.measurement.subject import Subject, subject_of
@@ -152,16 +152,23 @@ class _Search:
 
     def foretold(self, budget: Budget) -> tuple[Budget, dict[str, dict[str, Foretold]]]:
         """The budget, weighed, and what fits into it without trying, by attention and kind."""
-        questions = [(subject, kind) for subject in self.subjects for kind in self.kinds]
-        with Foretellers(min(cores(), len(questions)), self.patience_seconds) as foretellers:
-            budget = budget.weighed(self.subjects[0].threads)
+        asked = [(subject, kind) for subject in self.subjects for kind in self.kinds]
+        with Foretellers(min(cores(), len(asked)), self.patience_seconds) as foretellers:
+            budget = budget.weighed(lambda: foretellers.baselines(self.subjects[0]))
             allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken_bytes("training" in self.kinds))
             self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
             self.progress.say(f"predicting {len(self.subjects)} attentions")
-            allowances = {kind: budget.model_bytes(kind == "training") for kind in self.kinds}
-            answers = foretellers.tell([(subject, kind == "training", allowances[kind]) for subject, kind in questions])
+            answers = foretellers.tell(
+                Question(
+                    subject=subject,
+                    training=kind == "training",
+                    allowed_bytes=budget.allowed_bytes,
+                    taken_bytes=budget.taken_bytes(kind == "training"),
+                )
+                for subject, kind in asked
+            )
         told: dict[str, dict[str, Foretold]] = {}
-        for (subject, kind), answer in zip(questions, answers, strict=True):
+        for (subject, kind), answer in zip(asked, answers, strict=True):
             told.setdefault(subject.attention, {})[kind] = answer
         return budget, told
 
@@ -199,7 +206,9 @@ def _record(
     values: dict[str, Any] = {}
     if not all(one.refused for one in told.values()):
         for kind in told:
-            numbers = _values(told[kind], trials[kind], budget.taken_bytes(kind == "training"))
+            numbers = _values(
+                told[kind], trials[kind], told[kind].taken_bytes or budget.taken_bytes(kind == "training")
+            )
             values |= {f"{KINDS[kind]}{name}": value for name, value in numbers.items()}
         values |= {
             "budget_bytes": budget.total_bytes,
@@ -230,9 +239,10 @@ def _why_not(told: Foretold, trials: Trials | None) -> str | None:
     return told.cannot and f"cannot be predicted: {told.cannot}"
 
 
-def _values(told: Foretold, trials: Trials | None, taken_bytes: int) -> dict[str, Any]:
+def _values(told: Foretold, trials: Trials | None, least_bytes: int) -> dict[str, Any]:
     """The numbers; None where nothing is known."""
     found = told.found
+    taken_bytes = least_bytes if told.taken_bytes is None else told.taken_bytes
     predicted = found and found.batch_size
     tried = trials and trials.batch_size
     at, more = (found.at_bytes, found.next_bytes) if found else (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,34 +9,46 @@ from typing import Any
 import torch
 
 from saccade.attention.elsewhere import kernels_of
-from saccade.measurement.allocator import trim
 from saccade.measurement.largest_batch.ceiling import ceiling, outside_bytes
-from saccade.measurement.largest_batch.largest import Line, largest
-from saccade.measurement.memory.peak import scale_for, train
+from saccade.measurement.largest_batch.largest import FIRST, Line, largest
+from saccade.measurement.memory.baseline import Baselines, Emptied
+from saccade.measurement.memory.peak import answer, train
 from saccade.measurement.memory.predict import CannotPredict, predicted_step
+from saccade.measurement.memory.scale import emptied, scale_for
 from saccade.measurement.memory.tracked import STEPS
-from saccade.measurement.step import inference
 from saccade.measurement.subject import Subject
-from saccade.measurement.terms import DTYPES
 from saccade.models.sizes import create_model
 
 
 class Foreteller:
-    """Says what would fit, without running anything."""
+    """Says what would fit, without running anything but the smallest of models on one image."""
 
-    def foretell(self, subject: dict[str, Any], training: bool, model_bytes: int) -> dict[str, Any]:
+    def __init__(self) -> None:
+        self._emptied = Emptied()
+        self._last: dict[bool, int] = {}
+
+    def baselines(self, subject: dict[str, Any]) -> Baselines:
+        """What stays in a process on the CPU that has let go of a model on these terms."""
+        return self._emptied.by_softmax(Subject(**subject))
+
+    def foretell(self, subject: dict[str, Any], training: bool, allowed_bytes: int, taken_bytes: int) -> dict[str, Any]:
         """The largest batch of a subject.
 
         Args:
             subject: its batch size does not matter; on CUDA it may be for a GPU that is not there.
             training: or inference.
-            model_bytes: that a model may have.
+            allowed_bytes: for the whole process; on a GPU for the whole card.
+            taken_bytes: of these what no model can have; on a CPU with softmax.
 
         Returns:
-            The fields of `Largest` and `within`; or the sentence by which the model is `refused`, or why nothing can be
-            told beforehand, as `cannot`.
+            The fields of `Largest`, `within` and `taken_bytes`; or the sentence by which the model is `refused`, or why
+            nothing can be told beforehand, as `cannot`.
         """
         made = Subject(**subject)
+        if torch.device(made.device).type == "cpu":
+            # Before a prediction, which reads in other code.
+            added = self._emptied.added(made)
+            taken_bytes += added.training if training else added.inference
         try:
             with torch.device("meta"):
                 create_model(made.model, made.attention, **made.options)
@@ -56,10 +67,12 @@ class Foreteller:
 
         try:
             with kernels_of("cuda") if away else nullcontext():
-                found = largest(predict, model_bytes)
+                # What fits of one mechanism is not far from what fits of the last.
+                found = largest(predict, allowed_bytes - taken_bytes, near=self._last.get(training, FIRST))
         except CannotPredict as why:
             return {"cannot": str(why)}
-        return {**asdict(found), "within": within}
+        self._last[training] = found.batch_size
+        return {**asdict(found), "within": within, "taken_bytes": taken_bytes}
 
 
 class Card:
@@ -100,9 +113,7 @@ class Trial:
         """
         with ceiling(self.device, self.budget_bytes):
             self._act(replace(self.subject, batch_size=1))
-        gc.collect()
-        trim()
-        baseline = self.scale.start()
+        baseline = emptied(self.scale)
         with ceiling(self.device, self.budget_bytes):
             self._act(self.subject)
         outside = outside_bytes(self.device) if self.device.type == "cuda" else 0
@@ -113,9 +124,5 @@ class Trial:
         }
 
     def _act(self, subject: Subject) -> None:
-        if self.training:
-            train(subject)
-            return
-        forward = inference(subject.built().to(DTYPES[subject.dtype]), subject)
-        for _ in range(STEPS):
-            forward()
+        act = train if self.training else answer
+        act(subject)

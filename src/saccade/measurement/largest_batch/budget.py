@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from saccade.measurement.isolate import Worker
 from saccade.measurement.largest_batch.gpus import Gpu, gpu_named
 from saccade.measurement.machine import free_bytes
-from saccade.measurement.memory.peak import Baselines, baselines
+from saccade.measurement.memory.baseline import Baselines
 
 UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
@@ -26,8 +27,8 @@ class Budget:
         margin: share of it that is kept free.
         asked: as its user wrote it; None for what is there.
         gpu: that it is the memory of, where that need not be there.
-        taken: what no model can have, in training and in inference: a process without one, or what of a GPU is not
-            torch's.
+        taken: what no model can have, in training and in inference: of a GPU what is not torch's, on a CPU a process
+            that has let go of the smallest model.
     """
 
     device: str
@@ -47,10 +48,6 @@ class Budget:
         """What no model can have that is trained, or that only answers."""
         return self.taken.training if training else self.taken.inference
 
-    def model_bytes(self, training: bool) -> int:
-        """That a model may have."""
-        return self.allowed_bytes - self.taken_bytes(training)
-
     def require_here(self) -> None:
         """Checks that what fits into it can be tried on this machine.
 
@@ -66,11 +63,11 @@ class Budget:
                 "less, or leave out --confirm"
             )
 
-    def weighed(self, threads: int) -> Budget:
+    def weighed(self, on_cpu: Callable[[], Baselines]) -> Budget:
         """The same with what no model can have of it, which takes a process.
 
         Args:
-            threads: of a process.
+            on_cpu: what stays in one on the CPU.
 
         Raises:
             ValueError: nothing is left for a model.
@@ -79,15 +76,15 @@ class Budget:
             found = replace(self, taken=Baselines(self.gpu.reserve_bytes, self.gpu.reserve_bytes))
         elif self.device.startswith("cuda"):
             with Worker(
-                "saccade.measurement.largest_batch.batch_worker:Card", {"device": self.device}, threads=threads
+                "saccade.measurement.largest_batch.batch_worker:Card", {"device": self.device}, threads=1
             ) as worker:
                 worker.ready()
                 card = worker.ask("measure")
             total = card["total_bytes"] if self.total_bytes is None else self.total_bytes
             found = replace(self, total_bytes=total, taken=Baselines(card["outside_bytes"], card["outside_bytes"]))
         else:
-            found = replace(self, taken=baselines(threads))
-        if found.model_bytes(training=False) <= 0:
+            found = replace(self, taken=on_cpu())
+        if found.allowed_bytes <= found.taken.inference:
             raise ValueError(
                 f"{gigabytes(found.allowed_bytes)} of memory: {gigabytes(found.taken.inference)} are taken before "
                 "there is any model; give more"

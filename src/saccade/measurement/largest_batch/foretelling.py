@@ -8,12 +8,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
-from saccade.measurement.isolate import Worker, WorkerFailed
+from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.largest_batch.largest import Largest
+from saccade.measurement.memory.baseline import Baselines
 from saccade.measurement.subject import Subject
 
-Question = tuple[Subject, bool, int]
-"""A model, whether it is to be trained, and the bytes that it may have."""
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        subject: a model on its terms; its batch size does not matter.
+        training: or inference.
+        allowed_bytes: for the whole process; on a GPU for the whole card.
+        taken_bytes: of these what no model can have; on a CPU with softmax.
+    """
+
+    subject: Subject
+    training: bool
+    allowed_bytes: int
+    taken_bytes: int
 
 
 @dataclass(frozen=True)
@@ -23,12 +38,14 @@ class Foretold:
     Attributes:
         found: the largest batch; None where nothing can be said.
         within: the share by which its bytes may be off.
+        taken_bytes: what no model can have, of what is allowed.
         refused: the sentence by which the model is refused at this size.
         cannot: why nothing can be said of a model that is not refused.
     """
 
     found: Largest | None = None
     within: float | None = None
+    taken_bytes: int | None = None
     refused: str | None = None
     cannot: str | None = None
 
@@ -38,18 +55,28 @@ class Foretellers:
 
     Example:
         with Foretellers(2) as foretellers:
-            told = foretellers.tell([(subject, True, 10**9), (subject, False, 10**9)])
+            told = foretellers.tell([question, another])
 
     Args:
         count: of processes.
         patience_seconds: how long an answer may take.
     """
 
-    def __init__(self, count: int, patience_seconds: float) -> None:
+    def __init__(self, count: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.patience_seconds = patience_seconds
         self._over = False
         self._closing = ExitStack()
         self._workers = [self._start() for _ in range(count)]
+
+    def baselines(self, subject: Subject) -> Baselines:
+        """What stays in a process on the CPU that has let go of a model on these terms.
+
+        Raises:
+            WorkerFailed: there is no process.
+        """
+        first = self._workers[0]
+        first.ready()
+        return Baselines(*first.ask("baselines", subject=asdict(subject)))
 
     def tell(self, asked: Iterable[Question]) -> list[Foretold]:
         """An answer to each question; a process that fails is replaced.
@@ -65,7 +92,7 @@ class Foretellers:
         def one(question: Question) -> Foretold:
             worker = free.get()
             try:
-                return _told(worker, *question)
+                return _told(worker, question)
             except WorkerFailed as failed:
                 if self._over:
                     raise
@@ -99,9 +126,9 @@ class Foretellers:
         self._closing.close()
 
 
-def _told(worker: Worker, subject: Subject, training: bool, model_bytes: int) -> Foretold:
-    told = worker.ask("foretell", subject=asdict(subject), training=training, model_bytes=model_bytes)
+def _told(worker: Worker, question: Question) -> Foretold:
+    told = worker.ask("foretell", **asdict(question))
     if "batch_size" not in told:
         return Foretold(**told)
-    within = told.pop("within")
-    return Foretold(Largest(**told), within)
+    within, taken_bytes = told.pop("within"), told.pop("taken_bytes")
+    return Foretold(Largest(**told), within, taken_bytes)

@@ -61,7 +61,7 @@ class Largest:
     bytes_per_image: int | None
 
 
-def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
+def largest(predict: Callable[[int], Line], allowed_bytes: int, near: int = FIRST) -> Largest:
     """Finds the largest batch by a few predictions.
 
     The peak is the highest of several lines in the batch: of a training step, of the optimiser's step, with
@@ -72,9 +72,10 @@ def largest(predict: Callable[[int], Line], allowed_bytes: int) -> Largest:
     Args:
         predict: of a batch size; is asked once for each.
         allowed_bytes: that may be needed.
+        near: where to begin; the nearer, the fewer predictions.
     """
     known: dict[int, Line] = {}
-    fits, fails, guess = 0, MOST + 1, FIRST
+    fits, fails, guess = 0, MOST + 1, near
     while fails - fits > 1:
         if fits == FAR:
             return _beyond(known.get(FAR // 2) or predict(FAR // 2), known[FAR], allowed_bytes)

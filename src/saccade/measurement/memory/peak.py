@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from saccade.measurement.allocator import return_freed, trim
 from saccade.measurement.isolate import PATIENCE_SECONDS, Worker, WorkerFailed
 from saccade.measurement.machine import machine_facts
 from saccade.measurement.memory.own import Own, handed_over, taken_over
 from saccade.measurement.memory.predict import CannotPredict, predicted_own, predicted_step
+from saccade.measurement.memory.scale import emptied, scale_for
 from saccade.measurement.memory.tracked import STEPS, Memory, track_training
 from saccade.measurement.step import Step, inference, training_step
 from saccade.measurement.subject import Subject
+from saccade.measurement.terms import DTYPES
 from saccade.record import Record
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
-
-# proc(5): sets the highest resident size back to the present one.
-_FORGET_PEAK = "5"
-
-# What any process has in it that has trained a model.
-_SMALLEST = Subject(model="vit_nano_patch1_8", batch_size=1)
+# Of somebody's module it is not known how to make it smaller.
+_ANOTHER = Subject(model="vit_nano_patch1_8", batch_size=1)
 
 
 def measure_peak(subject: Subject, *, patience_seconds: float = PATIENCE_SECONDS) -> Record:
@@ -79,31 +71,6 @@ def measure_own_peak(own: Own, *, patience_seconds: float = PATIENCE_SECONDS) ->
     )
 
 
-class Baselines(NamedTuple):
-    """Resident bytes of a process that has let go of the smallest model: what a budget holds besides.
-
-    Attributes:
-        training: after two training steps.
-        inference: after a forward pass, for which torch loads less.
-    """
-
-    training: int
-    inference: int
-
-
-@cache
-def baselines(threads: int = 1) -> Baselines:
-    """Measured once, in a fresh process.
-
-    Raises:
-        WorkerFailed: there was none.
-    """
-    with Worker("saccade.measurement.memory.peak:Peak", {"subject": asdict(_SMALLEST)}, threads=threads) as worker:
-        worker.ready()
-        inference = worker.ask("inference_baseline")
-        return Baselines(worker.ask("baseline"), inference)
-
-
 def _predicted(predict: Callable[[], Memory], told: type[ValueError] = ValueError) -> dict[str, Any]:
     """What a record says of a prediction; an error that the measuring process will tell as well is no end of it."""
     try:
@@ -143,21 +110,14 @@ class Peak:
         self._subject, self._own, self._path = subject, own, path
         taken = self._taken()
         terms = taken.terms
-        # Of somebody's module it is not known how to make it smaller.
-        small = taken if isinstance(taken, Subject) else replace(_SMALLEST, device=terms.device, dtype=terms.dtype)
+        small = taken if isinstance(taken, Subject) else replace(_ANOTHER, device=terms.device, dtype=terms.dtype)
         self.small = replace(small, batch_size=1)
         self.scale = scale_for(torch.device(terms.device))
 
     def baseline(self) -> int:
         """Bytes after two steps on one image, for what any step leaves behind in a process."""
         train(self.small)
-        return self._left()
-
-    def inference_baseline(self) -> int:
-        """Bytes after a forward pass of one image, as long as nothing was trained."""
-        assert isinstance(self.small, Subject)
-        inference(self.small.built(), self.small)()
-        return self._left()
+        return emptied(self.scale)
 
     def measure(self) -> dict[str, Any]:
         """The steps that count, after small ones."""
@@ -177,12 +137,6 @@ class Peak:
         memory = track_training(taken.built(), lambda model: _step(taken, model))
         return {"tracked_bytes": memory.tensors_bytes, **memory.parts()}
 
-    def _left(self) -> int:
-        """Bytes of a process that has let go of everything; what comes is weighed against them."""
-        gc.collect()
-        trim()
-        return self.scale.start()
-
     def _taken(self) -> Subject | Own:
         if self._own is not None:
             return taken_over(self._own, self._path)
@@ -197,89 +151,12 @@ def train(subject: Subject | Own) -> None:
         step()
 
 
+def answer(subject: Subject) -> None:
+    """Builds the subject and lets it answer as often, in eval mode."""
+    forward = inference(subject.built().to(DTYPES[subject.dtype]), subject)
+    for _ in range(STEPS):
+        forward()
+
+
 def _step(subject: Subject | Own, model: Any) -> Step:
     return subject.step_of(model) if isinstance(subject, Own) else training_step(model, subject)
-
-
-class Resident:
-    """The process's resident memory, whose highest value Linux forgets on request."""
-
-    def __init__(self) -> None:
-        self.method = "VmHWM" if return_freed() else "VmHWM, allocator as it is"
-
-    def start(self) -> int:
-        """Bytes now."""
-        _CLEAR.write_text(_FORGET_PEAK, encoding="ascii")
-        return self.peak()
-
-    def peak(self) -> int:
-        """Most bytes since."""
-        line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-
-    def counts(self) -> dict[str, int]:
-        """Nobody else counts."""
-        return {}
-
-
-class Highest:
-    """The process's highest resident memory since it started, where nothing better is known."""
-
-    method = "ru_maxrss"
-
-    def start(self) -> int:
-        """The highest so far."""
-        return self.peak()
-
-    def peak(self) -> int:
-        """The highest so far; Linux counts in KiB, macOS in bytes."""
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-    def counts(self) -> dict[str, int]:
-        """Nobody else counts."""
-        return {}
-
-
-class Accelerator:
-    """The tensors on an accelerator, by torch's count."""
-
-    method = "max_memory_allocated"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def start(self) -> int:
-        """Bytes now."""
-        torch.accelerator.synchronize(self.device)
-        torch.accelerator.empty_cache()
-        torch.accelerator.reset_peak_memory_stats(self.device)
-        return torch.accelerator.memory_allocated(self.device)
-
-    def peak(self) -> int:
-        """Most bytes since."""
-        torch.accelerator.synchronize(self.device)
-        return torch.accelerator.max_memory_allocated(self.device)
-
-    def counts(self) -> dict[str, int]:
-        """Most bytes of tensors, and most that torch had taken from the device to hold them: all in the process."""
-        return {
-            "allocated_bytes": torch.accelerator.max_memory_allocated(self.device),
-            "reserved_bytes": torch.accelerator.max_memory_reserved(self.device),
-        }
-
-
-Scale = Resident | Highest | Accelerator
-"""Weighs what is in memory: `start()` gives the bytes now, `peak()` the most since, `counts()` the device's own."""
-
-
-def scale_for(device: torch.device) -> Scale:
-    """The most exact scale that works here."""
-    if device.type != "cpu":
-        return Accelerator(device)
-    try:
-        _CLEAR.write_text(_FORGET_PEAK, encoding="ascii")
-    except OSError:
-        return Highest()
-    return Resident()
