@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saccade.attention.elsewhere import one_for_all
 from saccade.measurement.largest_batch.largest import FAR
 from saccade.measurement.memory.own import Own
+from saccade.measurement.memory.shortcuts import Shortcuts
 from saccade.measurement.memory.tally import Tally
-from saccade.measurement.memory.tensors import tensors_in
 from saccade.measurement.memory.tracked import Memory, track_inference, track_training
 from saccade.measurement.step import autocast, inference, training_step
 from saccade.measurement.subject import Subject
@@ -132,7 +130,7 @@ def _require_eager(terms: Terms) -> None:
 def _without_values(what: str) -> Iterator[None]:
     """Tensors that are made have shapes and no values; those that have values keep them."""
     try:
-        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, _Values(fake):
+        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, Shortcuts(fake):
             yield
     except ValueError:
         raise
@@ -142,45 +140,3 @@ def _without_values(what: str) -> Iterator[None]:
         raise CannotPredict(
             f"{what} cannot be predicted without values ({type(error).__name__}: {first}); measure it"
         ) from error
-
-
-_aten = torch.ops.aten
-
-# What tiles are computed with, and the shape that comes of the arguments': the fake mode remembers what other
-# operations make, but of these nothing, and takes ten times as long.
-_INTO: Mapping[Callable[..., Any], Callable[..., tuple[int, ...]]] = {
-    _aten.mm.out: lambda left, right: (left.shape[0], right.shape[1]),
-    _aten.bmm.out: lambda left, right: (*left.shape[:2], right.shape[2]),
-    _aten.addmm.out: lambda bias, left, right: (left.shape[0], right.shape[1]),
-    _aten.gelu.out: lambda x: tuple(x.shape),
-    _aten.gelu_backward.grad_input: lambda gradient, x: tuple(x.shape),
-}
-
-
-class _Values(TorchDispatchMode):
-    """Operations on nothing but tensors with values are computed: states of generators, a module's own tables.
-
-    Of those without values, what only writes into a tensor of the right size is done already.
-    """
-
-    def __init__(self, fake: FakeTensorMode) -> None:
-        super().__init__()
-        self._remembered = fake.fake_tensor_converter.meta_converter.tensor_memo
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        given = tensors_in((*args, *kwargs.values()))
-        if func in _INTO and all(isinstance(one, FakeTensor) for one in given):
-            *read, out = given
-            # Where it does not fit, it is resized.
-            if tuple(out.shape) == _INTO[func](*read):
-                return out
-        if not given or any(isinstance(one, FakeTensor) for one in given):
-            made = func(*args, **kwargs)
-            # A parameter that somebody remembers by a weak reference cannot be cast.
-            self._remembered.clear()
-            return made
-        with unset_fake_temporarily():
-            return func(*args, **kwargs)
