@@ -154,8 +154,9 @@ class _Search:
         """The budget, weighed, and what fits into it without trying, by attention and kind."""
         asked = [(subject, kind) for subject in self.subjects for kind in self.kinds]
         with Foretellers(min(cores(), len(asked)), self.patience_seconds) as foretellers:
-            budget = budget.weighed(lambda: foretellers.baselines(self.subjects[0]))
-            allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken_bytes("training" in self.kinds))
+            stays = foretellers.baselines(self.subjects) if budget.device == "cpu" else {}
+            budget = budget.weighed(stays.get(BASELINE))
+            allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken.of("training" in self.kinds))
             self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
             self.progress.say(f"predicting {len(self.subjects)} attentions")
             answers = foretellers.tell(
@@ -163,7 +164,7 @@ class _Search:
                     subject=subject,
                     training=kind == "training",
                     allowed_bytes=budget.allowed_bytes,
-                    taken_bytes=budget.taken_bytes(kind == "training"),
+                    taken_bytes=stays.get(subject.attention, budget.taken).of(kind == "training"),
                 )
                 for subject, kind in asked
             )
@@ -206,9 +207,7 @@ def _record(
     values: dict[str, Any] = {}
     if not all(one.refused for one in told.values()):
         for kind in told:
-            numbers = _values(
-                told[kind], trials[kind], told[kind].taken_bytes or budget.taken_bytes(kind == "training")
-            )
+            numbers = _values(told[kind], trials[kind], told[kind].taken_bytes or budget.taken.of(kind == "training"))
             values |= {f"{KINDS[kind]}{name}": value for name, value in numbers.items()}
         values |= {
             "budget_bytes": budget.total_bytes,

@@ -11,7 +11,7 @@ import torch
 from saccade.attention.elsewhere import kernels_of
 from saccade.measurement.largest_batch.ceiling import ceiling, outside_bytes
 from saccade.measurement.largest_batch.largest import FIRST, Line, largest
-from saccade.measurement.memory.baseline import Baselines, Emptied
+from saccade.measurement.memory.baseline import Baselines, baselines_here
 from saccade.measurement.memory.peak import answer, train
 from saccade.measurement.memory.predict import CannotPredict, predicted_step
 from saccade.measurement.memory.scale import emptied, scale_for
@@ -21,15 +21,14 @@ from saccade.models.sizes import create_model
 
 
 class Foreteller:
-    """Says what would fit, without running anything but the smallest of models on one image."""
+    """Says what would fit, without running anything."""
 
     def __init__(self) -> None:
-        self._emptied = Emptied()
         self._last: dict[bool, int] = {}
 
-    def baselines(self, subject: dict[str, Any]) -> Baselines:
-        """What stays in a process on the CPU that has let go of a model on these terms."""
-        return self._emptied.by_softmax(Subject(**subject))
+    def baselines(self, subjects: list[dict[str, Any]]) -> list[Baselines]:
+        """What stays in a process on the CPU that has let go of each of these; to be asked first."""
+        return baselines_here([Subject(**one) for one in subjects])
 
     def foretell(self, subject: dict[str, Any], training: bool, allowed_bytes: int, taken_bytes: int) -> dict[str, Any]:
         """The largest batch of a subject.
@@ -38,17 +37,13 @@ class Foreteller:
             subject: its batch size does not matter; on CUDA it may be for a GPU that is not there.
             training: or inference.
             allowed_bytes: for the whole process; on a GPU for the whole card.
-            taken_bytes: of these what no model can have; on a CPU with softmax.
+            taken_bytes: of these what no model can have.
 
         Returns:
-            The fields of `Largest`, `within` and `taken_bytes`; or the sentence by which the model is `refused`, or why
-            nothing can be told beforehand, as `cannot`.
+            The fields of `Largest` and `within`; or the sentence by which the model is `refused`, or why nothing can be
+            told beforehand, as `cannot`.
         """
         made = Subject(**subject)
-        if torch.device(made.device).type == "cpu":
-            # Before a prediction, which reads in other code.
-            added = self._emptied.added(made)
-            taken_bytes += added.training if training else added.inference
         try:
             with torch.device("meta"):
                 create_model(made.model, made.attention, **made.options)
@@ -72,7 +67,7 @@ class Foreteller:
         except CannotPredict as why:
             return {"cannot": str(why)}
         self._last[training] = found.batch_size
-        return {**asdict(found), "within": within, "taken_bytes": taken_bytes}
+        return {**asdict(found), "within": within}
 
 
 class Card:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from saccade.measurement.isolate import Worker
@@ -44,10 +43,6 @@ class Budget:
         assert self.total_bytes is not None
         return int(self.total_bytes * (1 - self.margin))
 
-    def taken_bytes(self, training: bool) -> int:
-        """What no model can have that is trained, or that only answers."""
-        return self.taken.training if training else self.taken.inference
-
     def require_here(self) -> None:
         """Checks that what fits into it can be tried on this machine.
 
@@ -63,11 +58,11 @@ class Budget:
                 "less, or leave out --confirm"
             )
 
-    def weighed(self, on_cpu: Callable[[], Baselines]) -> Budget:
-        """The same with what no model can have of it, which takes a process.
+    def weighed(self, on_cpu: Baselines | None) -> Budget:
+        """The same with what no model can have of it, which on a GPU takes a process.
 
         Args:
-            on_cpu: what stays in one on the CPU.
+            on_cpu: what stays in one on the CPU, where it is for that.
 
         Raises:
             ValueError: nothing is left for a model.
@@ -83,7 +78,8 @@ class Budget:
             total = card["total_bytes"] if self.total_bytes is None else self.total_bytes
             found = replace(self, total_bytes=total, taken=Baselines(card["outside_bytes"], card["outside_bytes"]))
         else:
-            found = replace(self, taken=on_cpu())
+            assert on_cpu is not None
+            found = replace(self, taken=on_cpu)
         if found.allowed_bytes <= found.taken.inference:
             raise ValueError(
                 f"{gigabytes(found.allowed_bytes)} of memory: {gigabytes(found.taken.inference)} are taken before "

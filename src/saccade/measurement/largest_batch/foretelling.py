@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ class Question:
         subject: a model on its terms; its batch size does not matter.
         training: or inference.
         allowed_bytes: for the whole process; on a GPU for the whole card.
-        taken_bytes: of these what no model can have; on a CPU with softmax.
+        taken_bytes: of these what no model can have.
     """
 
     subject: Subject
@@ -68,15 +68,35 @@ class Foretellers:
         self._closing = ExitStack()
         self._workers = [self._start() for _ in range(count)]
 
-    def baselines(self, subject: Subject) -> Baselines:
-        """What stays in a process on the CPU that has let go of a model on these terms.
+    def baselines(self, subjects: Sequence[Subject]) -> dict[str, Baselines]:
+        """What stays in a process on the CPU that has let go of each of these, by attention; before anything is told.
+
+        Args:
+            subjects: on the same terms, softmax first.
 
         Raises:
-            WorkerFailed: there is no process.
+            WorkerFailed: a process fails on softmax.
         """
-        first = self._workers[0]
-        first.ready()
-        return Baselines(*first.ask("baselines", subject=asdict(subject)))
+        softmax, *others = subjects
+        count = len(self._workers)
+        shares = [[softmax, *others[place::count]] for place in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            told = list(pool.map(self._stays, range(count), shares))
+        return {name: stays for share in reversed(told) for name, stays in share.items()}
+
+    def _stays(self, place: int, share: Sequence[Subject]) -> dict[str, Baselines]:
+        """A share of them, by one of the processes; if it fails on one, all of them as softmax, by another."""
+        worker = self._workers[place]
+        try:
+            worker.ready()
+            told = worker.ask("baselines", subjects=[asdict(subject) for subject in share])
+        except WorkerFailed:
+            if self._over or len(share) == 1:
+                raise
+            self._workers[place] = self._start()
+            (told,) = self._stays(place, share[:1]).values()
+            return {subject.attention: told for subject in share}
+        return {subject.attention: Baselines(*one) for subject, one in zip(share, told, strict=True)}
 
     def tell(self, asked: Iterable[Question]) -> list[Foretold]:
         """An answer to each question; a process that fails is replaced.
@@ -130,5 +150,5 @@ def _told(worker: Worker, question: Question) -> Foretold:
     told = worker.ask("foretell", **asdict(question))
     if "batch_size" not in told:
         return Foretold(**told)
-    within, taken_bytes = told.pop("within"), told.pop("taken_bytes")
-    return Foretold(Largest(**told), within, taken_bytes)
+    within = told.pop("within")
+    return Foretold(Largest(**told), within, question.taken_bytes)

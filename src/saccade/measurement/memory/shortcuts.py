@@ -53,6 +53,20 @@ _ANYWHERE = frozenset(
     }
 )
 
+# What writes its first argument, whatever the others are, as long as they spread to its shape.
+_IN_PLACE = frozenset(
+    {
+        _aten.add_.Tensor,
+        _aten.copy_.default,
+        _aten.div_.Tensor,
+        _aten.exp2_.default,
+        _aten.exp_.default,
+        _aten.mul_.Tensor,
+        _aten.sub_.Tensor,
+        _aten.zero_.default,
+    }
+)
+
 _CPU = torch.device("cpu")
 
 
@@ -60,7 +74,7 @@ class Shortcuts(TorchDispatchMode):
     """Does at once what the fake mode would do, where that is known; all else is its.
 
     Operations on nothing but tensors with values are computed: states of generators, a module's own tables. Of those
-    without values, what only writes into a tensor of the right size is done already.
+    without values, what only writes into a tensor that is there is done already.
 
     Args:
         fake: the mode beneath.
@@ -86,6 +100,8 @@ class Shortcuts(TorchDispatchMode):
                 # Where it does not fit, it is resized.
                 if tuple(out.shape) == _INTO[func](*read):
                     return out
+            if func in _IN_PLACE and all(_spreads(one, given[0]) for one in given[1:]):
+                return given[0]
             if func in _ANYWHERE and not kwargs and all(one.device == _CPU for one in given):
                 return self._anywhere(func, args)
         made = func(*args, **kwargs)
@@ -99,3 +115,9 @@ class Shortcuts(TorchDispatchMode):
         if isinstance(made, Tensor):
             return FakeTensor(self._fake, made, _CPU)
         return [FakeTensor(self._fake, one, _CPU) for one in made]
+
+
+def _spreads(one: Tensor, onto: Tensor) -> bool:
+    """Whether the values can be repeated to another's shape."""
+    pairs = zip(reversed(one.shape), reversed(onto.shape), strict=False)
+    return one.ndim <= onto.ndim and all(own in (1, wanted) for own, wanted in pairs)
