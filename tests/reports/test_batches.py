@@ -85,12 +85,14 @@ def test_where_not_one_image_fits_the_bytes_that_it_needs_are_said():
 def test_the_table_says_how_a_batch_is_known():
     confirmed = record("linear", 84, confirmed=True, predicted_largest_batch=86)
     confirmed = replace(confirmed, values={**confirmed.values, "inference_confirmed": True})
+    now_and_then = replace(confirmed, values={**confirmed.values, "next_fits": "at times"})
     failed = record("linear", 84, confirmed=False)
     absent = replace(SOFTMAX, values={**SOFTMAX.values, "verified": "unverified"})
-    known = [cells([one], "known")[0] for one in (SOFTMAX, confirmed, failed, absent)]
+    known = [cells([one], "known")[0] for one in (SOFTMAX, confirmed, now_and_then, failed, absent)]
     assert known == [
         ("prediction", "within 0.02"),
         ("tries", "86 predicted"),
+        ("tries; one more at times", "86 predicted"),
         ("not confirmed", ""),
         ("prediction", "unverified"),
     ]

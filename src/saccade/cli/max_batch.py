@@ -61,8 +61,8 @@ def max_batch(
     margin
         Share of the memory that is kept free, such as 0.1.
     confirm
-        Then try in fresh processes that cannot have more than the memory: the answer fits, one image more does not,
-        both twice. Where that is not so, the search goes on from there. Takes minutes.
+        Then try in fresh processes that cannot have more than the memory: the answer fits, one image more does not, or
+        only now and then; both are tried twice. Where that is not so, the search goes on from there. Takes minutes.
     patience_seconds
         How long one try may take.
     img_size

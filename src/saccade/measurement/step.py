@@ -60,7 +60,11 @@ class Step:
         self.loss = compiled(loss, subject.terms)
         self.optimiser = AdamW(model, weight_decay=0.05, betas=(0.9, 0.999))
         self.model = model.to(DTYPES[subject.dtype])
-        self.images = _beside(images, model)
+        self.take(images)
+
+    def take(self, images: Given) -> None:
+        """Other images from now on, brought to where the model is, and into its type."""
+        self.images = _beside(images, self.model)
 
     def __call__(self) -> None:
         """One step, in training mode."""
@@ -98,7 +102,11 @@ class Forward:
         self.subject = subject
         self.model = model
         self.act = compiled(act, subject.terms)
-        self.images = images.to(next(model.parameters()))
+        self.take(images)
+
+    def take(self, images: Float[Tensor, "b c y x"]) -> None:
+        """Other images from now on, brought to where the model is, and into its type."""
+        self.images = images.to(next(self.model.parameters()))
 
     @torch.no_grad()
     def __call__(self) -> None:

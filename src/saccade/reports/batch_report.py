@@ -19,7 +19,7 @@ _HOW = (
 )
 _TRIED = (
     "Then it was tried, each time in a fresh process that cannot have more than the memory, by two training steps or "
-    "forward passes: the largest batch fits, one image more does not, both twice."
+    "forward passes: the largest batch fits, one image more does not, or only now and then; both were tried twice."
 )
 
 

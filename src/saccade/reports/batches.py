@@ -45,7 +45,8 @@ def legend(records: Sequence[Record]) -> str:
     kept = f", of which {margin:.3g} is kept free" if margin else ""
     said = (
         f"The largest batch in {counted(total, 'B')}{kept}; × softmax = divided by softmax's. Memory is what that "
-        f"batch needs, with the {taken} that are taken before there is any model; below it what an image adds."
+        f"batch needs, with the {taken} that are taken before there is any model, by softmax's process; below it what "
+        "an image adds."
     )
     if gpu := first.conditions["for"]:
         return f"{said} Predicted for {gpu}, {first.values['verified']}: keep a margin."
@@ -113,4 +114,10 @@ def _known(record: Record) -> Cell:
         for start in starts
         if values[f"{start}predicted_largest_batch"] != values[f"{start}largest_batch"]
     }
-    return "tries" if all(confirmed) else "not confirmed", ", ".join(f"{one:,} predicted" for one in off.values())
+    if not all(confirmed):
+        tried = "not confirmed"
+    elif any(values.get(f"{start}next_fits") == "at times" for start in starts):
+        tried = "tries; one more at times"
+    else:
+        tried = "tries"
+    return tried, ", ".join(f"{one:,} predicted" for one in off.values())

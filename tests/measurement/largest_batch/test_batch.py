@@ -11,12 +11,12 @@ import torch
 import saccade
 from saccade.attention import list_attentions
 from saccade.attention.parts import faster_kernel
-from saccade.measurement.largest_batch import batch, batch_worker, budget
+from saccade.measurement.largest_batch import batch, batch_worker
 from saccade.measurement.largest_batch.batch_worker import Foreteller
-from saccade.measurement.largest_batch.foretelling import Foretold
+from saccade.measurement.largest_batch.foretelling import Foretellers, Foretold
 from saccade.measurement.largest_batch.largest import Largest
 from saccade.measurement.largest_batch.trying import Tried
-from saccade.measurement.memory.peak import Baselines
+from saccade.measurement.memory.baseline import Baselines
 from saccade.measurement.memory.predict import CannotPredict
 from saccade.measurement.subject import Subject
 from saccade.record import read_record
@@ -31,7 +31,7 @@ class Reads(saccade.attention.linear.Linear):
 """
 
 
-class Told:
+class Told(Foretellers):
     """In place of the processes that foretell: what they say of each attention, and what they were asked."""
 
     says = None
@@ -46,9 +46,12 @@ class Told:
     def __exit__(self, *error):
         return None
 
+    def baselines(self, subjects):
+        return {subject.attention: Baselines(3 * 10**8, 2 * 10**8) for subject in subjects}
+
     def tell(self, asked):
-        type(self).asked = asked
-        return [self.says(subject, training) for subject, training, _ in asked]
+        type(self).asked = list(asked)
+        return [self.says(one.subject, one.training) for one in self.asked]
 
 
 @pytest.fixture
@@ -63,7 +66,6 @@ def told(monkeypatch):
 
     monkeypatch.setattr(Told, "says", staticmethod(says))
     monkeypatch.setattr(batch, "Foretellers", Told)
-    monkeypatch.setattr(budget, "baselines", lambda threads: Baselines(3 * 10**8, 2 * 10**8))
     return Told
 
 
@@ -72,6 +74,7 @@ def test_a_record_says_what_fits_what_it_needs_and_how_that_is_known(told):
     assert (softmax.attention, linear.attention, linear.kind) == ("softmax", "linear", "batch")
     expected = {"budget_bytes": 10**9, "margin": 0.1, "baseline_bytes": 3 * 10**8, "verified": "here", "within": 0.02}
     expected |= {"largest_batch": 135, "predicted_bytes_at": 435 * 10**6, "next_bytes": 436 * 10**6, "confirmed": None}
+    expected |= {"next_fits": None}
     expected |= {"inference_largest_batch": 1350, "inference_bytes_per_image": 10**6, "tried": []}
     assert linear.values | expected == linear.values
     assert linear.model_options == {"depth": 3}
@@ -80,14 +83,17 @@ def test_a_record_says_what_fits_what_it_needs_and_how_that_is_known(told):
     assert read_record(linear.line()) == linear
     assert linear.values["inference_baseline_bytes"] == 2 * 10**8
     assert linear.values["inference_predicted_bytes_at"] == 1550 * 10**6
-    assert {(training, allowed) for _, training, allowed in told.asked} == {(True, 6 * 10**8), (False, 7 * 10**8)}
+    assert {(one.training, one.allowed_bytes - one.taken_bytes) for one in told.asked} == {
+        (True, 6 * 10**8),
+        (False, 7 * 10**8),
+    }
 
 
 def test_all_mechanisms_are_meant_where_none_is_named_and_the_terms_are_passed_on(told):
     terms = {"dtype": "bf16", "checkpointing": True, "threads": 2}
     records = saccade.max_batch(model=MODEL, memory="1GB", inference=False, **terms)
     assert [one.attention for one in records] == list_attentions()
-    subjects = [subject for subject, training, _ in told.asked if training]
+    subjects = [one.subject for one in told.asked if one.training]
     assert len(subjects) == len(told.asked) == len(records)
     assert all({key: asdict(one)[key] for key in terms} == terms for one in subjects)
     assert "inference_largest_batch" not in records[0].values
@@ -107,7 +113,7 @@ def test_for_a_gpu_that_is_not_there_the_answer_is_unverified(told):
     (record,) = saccade.max_batch(["softmax"], model=MODEL, for_gpu="t4")
     assert (record.values["verified"], record.conditions["for"]) == ("unverified", "t4")
     assert record.conditions["device"] == "cuda"
-    assert {subject.device for subject, _, _ in told.asked} == {"cuda"}
+    assert {one.subject.device for one in told.asked} == {"cuda"}
 
 
 @pytest.mark.parametrize(
@@ -180,24 +186,24 @@ def test_what_cannot_be_predicted_says_so_and_is_measured(told, monkeypatch):
 
 def test_a_foreteller_tells_a_refusal_from_a_model_that_reads_values(tmp_path, monkeypatch):
     foretell = Foreteller().foretell
-    told = foretell(asdict(Subject(model=MODEL, attention="nystrom(landmarks=900)")), True, 10**8)
+    told = foretell(asdict(Subject(model=MODEL, attention="nystrom(landmarks=900)")), True, 10**8, 0)
     assert "landmarks must be" in told["refused"]
     (tmp_path / "own.py").write_text(OWN)
-    told = foretell(asdict(Subject(model=MODEL, attention=f"{tmp_path / 'own.py'}:Reads")), True, 10**8)
+    told = foretell(asdict(Subject(model=MODEL, attention=f"{tmp_path / 'own.py'}:Reads")), True, 10**8, 0)
     assert "without values" in told["cannot"]
 
 
 def test_a_gpu_that_is_not_there_is_predicted_with_its_own_kernels(monkeypatch):
     chosen = []
 
-    def predicted(subject, *, training):
+    def planned(subject, *, training):
         chosen.append((subject.device, faster_kernel(torch.bfloat16, torch.device("cpu"))))
         raise CannotPredict("enough")
 
-    monkeypatch.setattr(batch_worker, "predicted_step", predicted)
+    monkeypatch.setattr(batch_worker, "Planned", planned)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cpu"):
-        Foreteller().foretell(asdict(Subject(model=MODEL, device=device)), True, 10**8)
+        Foreteller().foretell(asdict(Subject(model=MODEL, device=device)), True, 10**8, 0)
     assert chosen == [("cpu", "sdpa"), ("cpu", "explicit")]
 
 
@@ -251,7 +257,7 @@ print(json.dumps(needed[1:]))
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
 def test_what_is_predicted_is_within_a_hundredth_of_what_a_process_needs():
     subject = Subject(model="vit_micro_patch4_32", attention="linear")
-    answer = Foreteller().foretell(asdict(subject), True, 300 * 10**6)["batch_size"]
+    answer = Foreteller().foretell(asdict(subject), True, 300 * 10**6, 0)["batch_size"]
     assert answer > 100
     sizes = [str(answer * 99 // 100), str(answer * 101 // 100 + 1)]
     done = subprocess.run([sys.executable, "-c", TRUTH, *sizes], capture_output=True, text=True, check=True)

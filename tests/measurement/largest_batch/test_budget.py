@@ -5,7 +5,7 @@ import pytest
 from saccade.measurement.largest_batch import budget
 from saccade.measurement.largest_batch.budget import budget_of, bytes_of
 from saccade.measurement.largest_batch.gpus import GPUS, gpu_named
-from saccade.measurement.memory.peak import Baselines
+from saccade.measurement.memory.baseline import Baselines
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,21 @@ def test_without_an_amount_it_is_what_is_free(monkeypatch):
         budget_of(None, None, "cpu")
 
 
-def test_a_model_has_what_a_process_without_one_and_the_margin_leave(monkeypatch):
-    monkeypatch.setattr(budget, "baselines", lambda threads: Baselines(3 * 10**8, 2 * 10**8))
-    weighed = budget_of("2GB", None, "cpu", margin=0.25).weighed(threads=1)
+def test_a_model_has_what_a_process_without_one_and_the_margin_leave():
+    stays = Baselines(3 * 10**8, 2 * 10**8)
+    weighed = budget_of("2GB", None, "cpu", margin=0.25).weighed(stays)
     assert weighed.allowed_bytes == 1.5e9
-    assert [weighed.taken_bytes(training) for training in (True, False)] == [3e8, 2e8]
-    assert [weighed.model_bytes(training) for training in (True, False)] == [1.2e9, 1.3e9]
+    assert weighed.taken == stays
+    assert [stays.of(training) for training in (True, False)] == [3e8, 2e8]
     with pytest.raises(ValueError, match=r"0.20 GB of memory: 0.20 GB are taken before there is any model"):
-        budget_of("200MB", None, "cpu").weighed(threads=1)
+        budget_of("200MB", None, "cpu").weighed(stays)
 
 
 def test_of_a_gpu_that_is_not_there_context_and_workspace_are_taken():
-    weighed = budget_of(None, "A100 40GB", "cpu").weighed(threads=1)
+    weighed = budget_of(None, "A100 40GB", "cpu").weighed(None)
     assert weighed.device == "cuda"
-    assert 39e9 < weighed.model_bytes(training=True) == weighed.model_bytes(training=False) < 42e9
+    assert 39e9 < weighed.allowed_bytes - weighed.taken.training < 42e9
+    assert weighed.taken.training == weighed.taken.inference
     # Hopper's workspace is the larger one.
     assert gpu_named("h100-80gb").reserve_bytes - gpu_named("a100-80gb").reserve_bytes == 2 * (
         32 * 2**20 - 8320 * 2**10

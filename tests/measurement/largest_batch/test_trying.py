@@ -22,20 +22,20 @@ def seen(trials):
 
 def test_what_was_predicted_rightly_is_tried_twice_on_both_sides():
     trials = find_by_trying(fitting(84), near=84)
-    assert (trials.batch_size, trials.twice, trials.error) == (84, True, None)
+    assert (trials.batch_size, trials.next_fits, trials.error) == (84, "never", None)
     assert seen(trials) == [(84, True), (85, False), (84, True), (85, False)]
 
 
 @pytest.mark.parametrize("near", [1, 50, 83, 85, 300])
 def test_from_a_wrong_prediction_the_search_goes_on_to_the_truth(near):
     trials = find_by_trying(fitting(84), near)
-    assert (trials.batch_size, trials.twice) == (84, True)
+    assert (trials.batch_size, trials.next_fits) == (84, "never")
     assert seen(trials)[-2:] == [(84, True), (85, False)]
 
 
 def test_where_not_one_image_fits_that_is_tried_twice():
     trials = find_by_trying(fitting(0), near=3)
-    assert (trials.batch_size, trials.twice) == (0, True)
+    assert (trials.batch_size, trials.next_fits) == (0, "never")
     assert seen(trials)[-2:] == [(1, False), (1, False)]
 
 
@@ -47,7 +47,7 @@ def test_what_says_nothing_about_memory_ends_the_search_with_its_own_message(rea
         return Tried(batch_size=batch, fits=None, reason=reason, because=f"{reason}: it was I")
 
     trials = find_by_trying(attempt, near=10)
-    assert (trials.batch_size, trials.twice) == (None, False)
+    assert (trials.batch_size, trials.next_fits) == (None, None)
     assert trials.error == f"batch_size=11: {reason}: it was I"
     assert seen(trials) == [(10, True), (11, None)]
 
@@ -60,7 +60,7 @@ def test_what_fits_only_now_and_then_does_not_fit():
         return fitting(84 if times.count(84) == 1 else 83)(batch)
 
     trials = find_by_trying(attempt, near=84)
-    assert (trials.batch_size, trials.twice) == (83, True)
+    assert (trials.batch_size, trials.next_fits) == (83, "at times")
 
 
 def test_one_image_more_that_fits_the_second_time_is_not_hidden():
@@ -71,7 +71,7 @@ def test_one_image_more_that_fits_the_second_time_is_not_hidden():
         return fitting(85 if times.count(85) == 2 else 84)(batch)
 
     trials = find_by_trying(attempt, near=84)
-    assert (trials.batch_size, trials.twice) == (84, False)
+    assert (trials.batch_size, trials.next_fits) == (84, "at times")
 
 
 class Process(Worker):

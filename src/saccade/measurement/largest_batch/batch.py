@@ -67,7 +67,7 @@ def max_batch(
         inference: find the largest batch of a forward pass in eval mode.
         margin: share of the memory that is kept free.
         confirm: then try, in fresh processes that cannot have more than the memory: the answer fits, one image more
-            does not, both twice. Where that is not so, the search goes on from there to what is.
+            does not, or only now and then; both are tried twice. Where that is not so, the search goes on from there.
         dtype: of the weights: "fp32" or "bf16".
         amp_dtype: "bf16" for autocast.
         checkpointing: blocks keep only their input for the backward pass.
@@ -108,14 +108,8 @@ def max_batch(
     base = replace(base, device=budget.device)
     if confirm:
         budget.require_here()
-    with torch.device("meta"):
-        # What is wrong with the model is said before a process is started for it.
-        create_model(base.model, base.attention, **base.options)
     asked = list(dict.fromkeys(one.strip() for one in attentions or list_attentions()))
     subjects = [replace(base, attention=name) for name in dict.fromkeys([BASELINE, *asked])]
-    for subject in subjects:
-        # An unknown name is, too; what is refused at this size is marked.
-        subject.attention_resolved  # noqa: B018
     search = _Search(
         subjects=subjects,
         kinds=[kind for kind, wanted in zip(KINDS, (training, inference), strict=True) if wanted],
@@ -124,7 +118,14 @@ def max_batch(
         progress=progress or Silent(),
         heard=heard,
     )
-    budget, told = search.foretold(budget)
+    with Foretellers(min(cores(), len(subjects)), patience_seconds) as foretellers:
+        # While they get ready: what is wrong with the model, and an unknown name; what is refused at this size is
+        # marked.
+        with torch.device("meta"):
+            create_model(base.model, base.attention, **base.options)
+        for subject in subjects:
+            subject.attention_resolved  # noqa: B018
+        budget, told = search.foretold(budget, foretellers)
     _require_sense(told[name] for name in asked)
     records: list[Record] = []
     for record in search.records(budget, told):
@@ -150,24 +151,23 @@ class _Search:
     progress: Progress
     heard: Heard
 
-    def foretold(self, budget: Budget) -> tuple[Budget, dict[str, dict[str, Foretold]]]:
+    def foretold(self, budget: Budget, foretellers: Foretellers) -> tuple[Budget, dict[str, dict[str, Foretold]]]:
         """The budget, weighed, and what fits into it without trying, by attention and kind."""
         asked = [(subject, kind) for subject in self.subjects for kind in self.kinds]
-        with Foretellers(min(cores(), len(asked)), self.patience_seconds) as foretellers:
-            stays = foretellers.baselines(self.subjects) if budget.device == "cpu" else {}
-            budget = budget.weighed(stays.get(BASELINE))
-            allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken.of("training" in self.kinds))
-            self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
-            self.progress.say(f"predicting {len(self.subjects)} attentions")
-            answers = foretellers.tell(
-                Question(
-                    subject=subject,
-                    training=kind == "training",
-                    allowed_bytes=budget.allowed_bytes,
-                    taken_bytes=stays.get(subject.attention, budget.taken).of(kind == "training"),
-                )
-                for subject, kind in asked
+        stays = foretellers.baselines(self.subjects) if budget.device == "cpu" else {}
+        budget = budget.weighed(stays.get(BASELINE))
+        allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken.of("training" in self.kinds))
+        self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
+        self.progress.say(f"predicting {len(self.subjects)} attentions")
+        answers = foretellers.tell(
+            Question(
+                subject=subject,
+                training=kind == "training",
+                allowed_bytes=budget.allowed_bytes,
+                taken_bytes=stays.get(subject.attention, budget.taken).of(kind == "training"),
             )
+            for subject, kind in asked
+        )
         told: dict[str, dict[str, Foretold]] = {}
         for (subject, kind), answer in zip(asked, answers, strict=True):
             told.setdefault(subject.attention, {})[kind] = answer
@@ -253,7 +253,8 @@ def _values(told: Foretold, trials: Trials | None, least_bytes: int) -> dict[str
         "bytes_per_image": found and found.bytes_per_image,
         "baseline_bytes": taken_bytes,
         "within": told.within,
-        "confirmed": trials and trials.twice,
+        "confirmed": trials and trials.error is None,
+        "next_fits": trials and trials.next_fits,
         "tried": [asdict(one) for one in trials.tried] if trials else [],
     }
 
@@ -263,5 +264,5 @@ def _verified(budget: Budget, trials: Sequence[Trials | None]) -> str:
     if budget.gpu is not None:
         return budget.gpu.verified
     # On a CPU what is predicted was held against what is measured, model by model.
-    here = budget.device == "cpu" or all(one is not None and one.twice for one in trials)
+    here = budget.device == "cpu" or all(one is not None and one.error is None for one in trials)
     return "here" if here else "unverified"

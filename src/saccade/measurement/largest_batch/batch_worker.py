@@ -13,11 +13,10 @@ from saccade.measurement.largest_batch.ceiling import ceiling, outside_bytes
 from saccade.measurement.largest_batch.largest import FIRST, Line, largest
 from saccade.measurement.memory.baseline import Baselines, baselines_here
 from saccade.measurement.memory.peak import answer, train
-from saccade.measurement.memory.predict import CannotPredict, predicted_step
+from saccade.measurement.memory.predict import CannotPredict, Planned
 from saccade.measurement.memory.scale import emptied, scale_for
 from saccade.measurement.memory.tracked import STEPS
 from saccade.measurement.subject import Subject
-from saccade.models.sizes import create_model
 
 
 class Foreteller:
@@ -44,28 +43,28 @@ class Foreteller:
             told beforehand, as `cannot`.
         """
         made = Subject(**subject)
-        try:
-            with torch.device("meta"):
-                create_model(made.model, made.attention, **made.options)
-        except ValueError as refusal:
-            return {"refused": str(refusal)}
         away = torch.device(made.device).type == "cuda" and not torch.cuda.is_available()
         terms = replace(made, device="cpu") if away else made
+        try:
+            with kernels_of("cuda") if away else nullcontext():
+                return self._found(Planned(terms, training=training), training, allowed_bytes - taken_bytes)
+        except CannotPredict as why:
+            return {"cannot": str(why)}
+        except ValueError as refusal:
+            return {"refused": str(refusal)}
+
+    def _found(self, planned: Planned, training: bool, model_bytes: int) -> dict[str, Any]:
         within = 0.0
 
         def predict(batch: int) -> Line:
             nonlocal within
-            told = predicted_step(replace(terms, batch_size=batch), training=training)
+            told = planned.predicted(batch)
             within = max(within, told.within)
             fixed = told.weights_bytes + told.gradients_bytes + told.optimiser_bytes
             return Line(batch, told.peak_bytes, (told.peak_bytes - fixed) / batch)
 
-        try:
-            with kernels_of("cuda") if away else nullcontext():
-                # What fits of one mechanism is not far from what fits of the last.
-                found = largest(predict, allowed_bytes - taken_bytes, near=self._last.get(training, FIRST))
-        except CannotPredict as why:
-            return {"cannot": str(why)}
+        # What fits of one mechanism is not far from what fits of the last.
+        found = largest(predict, model_bytes, near=self._last.get(training, FIRST))
         self._last[training] = found.batch_size
         return {**asdict(found), "within": within}
 

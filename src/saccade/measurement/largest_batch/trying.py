@@ -41,14 +41,15 @@ class Trials:
     """What trying has found.
 
     Attributes:
-        batch_size: that fits, while one image more does not; None where that could not be found out.
-        twice: both were tried a second time, with the same outcome.
+        batch_size: that fits whenever it is tried, twice at least, while one image more does not, or only now and then;
+            None where that could not be found out.
+        next_fits: "never", "at times", or None where no batch was found; one image more was tried twice at least.
         tried: all tries, in their order.
         error: what ended the search: a crash that had nothing to do with memory, or a try that hung.
     """
 
     batch_size: int | None
-    twice: bool
+    next_fits: str | None
     tried: tuple[Tried, ...]
     error: str | None = None
 
@@ -83,9 +84,11 @@ def find_by_trying(attempt: Callable[[int], Tried], near: int) -> Trials:
         while (batch := settle(fits, near)) and not once(batch):
             # What fits now and then does not fit.
             verdicts[batch], near = False, batch
-        return Trials(batch, not once(batch + 1), tuple(tried))
+        once(batch + 1)
+        more = [one.fits for one in tried if one.batch_size == batch + 1]
+        return Trials(batch, "at times" if any(more) else "never", tuple(tried))
     except _Unsettled:
-        return Trials(None, False, tuple(tried), f"batch_size={tried[-1].batch_size}: {tried[-1].because}")
+        return Trials(None, None, tuple(tried), f"batch_size={tried[-1].batch_size}: {tried[-1].because}")
 
 
 def attempts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import torch
@@ -16,8 +16,8 @@ from saccade.measurement.largest_batch.largest import FAR
 from saccade.measurement.memory.own import Own
 from saccade.measurement.memory.shortcuts import Shortcuts
 from saccade.measurement.memory.tally import Tally
-from saccade.measurement.memory.tracked import Memory, track_inference, track_training
-from saccade.measurement.step import autocast, inference, training_step
+from saccade.measurement.memory.tracked import Memory, track_inference, track_step, track_training
+from saccade.measurement.step import Forward, Step, autocast, inference, random_images, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.terms import DTYPES, Terms
 from saccade.measurement.twin import twin_of
@@ -37,8 +37,8 @@ class CannotPredict(ValueError):  # noqa: N818
 def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
     """What a training step takes, or a forward pass of what a user of the model runs, above what was there before.
 
-    Nothing is run or allocated: the model is planned, and its operations run on tensors without values. Two steps of
-    the optimiser, whose moments come with the first.
+    Nothing is run or allocated: the model is planned, and its operations run on tensors without values. A step of an
+    optimiser that has its moments, as all but the first.
 
     Example:
         predicted_step(Subject(model="vit_base_patch16_224", batch_size=64)).peak_bytes
@@ -52,21 +52,56 @@ def predicted_step(subject: Subject, *, training: bool = True) -> Memory:
             more than `MOST_IMAGES` images.
         ValueError: a model or attention that makes no sense at this size.
     """
-    _require_eager(subject.terms)
-    if subject.batch_size > MOST_IMAGES:
-        raise CannotPredict(
-            f"batch_size={subject.batch_size}: up to {MOST_IMAGES} images are predicted; beyond, what an image adds "
-            "goes on as between two batches below"
-        )
-    with torch.device("meta"):
-        planned = create_model(subject.model, subject.attention, **subject.options)
-    planned.set_grad_checkpointing(subject.checkpointing)
-    with _without_values(subject.attention):
-        twin = twin_of(planned, torch.device(subject.device))
-        if training:
-            # What our models keep, the first step makes, but for the moments.
-            return track_training(twin, lambda model: training_step(model, subject), moments=True)
-        return track_inference(twin, lambda model: inference(model.to(DTYPES[subject.dtype]), subject))
+    return Planned(subject, training=training).predicted(subject.batch_size)
+
+
+class Planned:
+    """A model without values, of which one batch after the other is predicted, as by `predicted_step`.
+
+    Args:
+        subject: the model and the terms; its batch size does not matter.
+        training: or a forward pass in eval mode.
+
+    Raises:
+        CannotPredict: as `predicted_step`.
+        ValueError: as there.
+    """
+
+    def __init__(self, subject: Subject, *, training: bool = True) -> None:
+        _require_eager(subject.terms)
+        with torch.device("meta"):
+            planned = create_model(subject.model, subject.attention, **subject.options)
+        planned.set_grad_checkpointing(subject.checkpointing)
+        self._subject, self._fake = subject, FakeTensorMode(allow_non_fake_inputs=True)
+        one = replace(subject, batch_size=1)
+        with self._without_values():
+            self._twin = twin_of(planned, torch.device(subject.device))
+            self._act: Step | Forward
+            if training:
+                self._act = training_step(self._twin, one)
+                self._act.optimiser.make_moments()
+            else:
+                self._act = inference(self._twin.to(DTYPES[subject.dtype]), one)
+
+    def predicted(self, batch_size: int) -> Memory:
+        """What so many images take.
+
+        Raises:
+            CannotPredict: as `predicted_step`.
+        """
+        if batch_size > MOST_IMAGES:
+            raise CannotPredict(
+                f"batch_size={batch_size}: up to {MOST_IMAGES} images are predicted; beyond, what an image adds "
+                "goes on as between two batches below"
+            )
+        with self._without_values():
+            self._act.take(random_images(self._twin, batch_size))
+            if isinstance(self._act, Step):
+                return track_step(self._twin, self._act)
+            return track_inference(self._twin, self._act)
+
+    def _without_values(self) -> AbstractContextManager[None]:
+        return _without_values(self._subject.attention, self._fake)
 
 
 def predicted_own(own: Own) -> Memory:
@@ -127,10 +162,16 @@ def _require_eager(terms: Terms) -> None:
 
 
 @contextmanager
-def _without_values(what: str) -> Iterator[None]:
-    """Tensors that are made have shapes and no values; those that have values keep them."""
+def _without_values(what: str, fake: FakeTensorMode | None = None) -> Iterator[None]:
+    """Tensors that are made have shapes and no values; those that have values keep them.
+
+    Args:
+        what: is told of in errors.
+        fake: the mode of tensors without values that are there already.
+    """
+    fake = fake or FakeTensorMode(allow_non_fake_inputs=True)
     try:
-        with _ALONE, one_for_all(), FakeTensorMode(allow_non_fake_inputs=True) as fake, Shortcuts(fake):
+        with _ALONE, one_for_all(), fake, Shortcuts(fake):
             yield
     except ValueError:
         raise

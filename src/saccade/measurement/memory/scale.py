@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -15,6 +16,29 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 # proc(5): sets the highest resident size back to the present one.
 _FORGET_PEAK = "5"
+
+
+@runtime_checkable
+class Scale(Protocol):
+    """Weighs what is in memory.
+
+    Attributes:
+        method: how, as records name it.
+    """
+
+    method: str
+
+    def start(self) -> int:
+        """Bytes now, from where the peak is looked for."""
+        ...
+
+    def peak(self) -> int:
+        """Most bytes since."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """The device's own counts."""
+        ...
 
 
 class Resident:
@@ -84,10 +108,6 @@ class Accelerator:
             "allocated_bytes": torch.accelerator.max_memory_allocated(self.device),
             "reserved_bytes": torch.accelerator.max_memory_reserved(self.device),
         }
-
-
-Scale = Resident | Highest | Accelerator
-"""Weighs what is in memory: `start()` gives the bytes now, `peak()` the most since, `counts()` the device's own."""
 
 
 def scale_for(device: torch.device) -> Scale:

@@ -65,61 +65,90 @@ class Memory:
         return {name: value for name, value in told.items() if name not in ("peak_bytes", "tensors_bytes", "within")}
 
 
-def track_training(model: Module, step_of: Callable[[Module], Step], *, moments: bool = False) -> Memory:
-    """What training takes.
+def track_training(model: Module, step_of: Callable[[Module], Step]) -> Memory:
+    """What training takes: `STEPS` steps, of which the first makes the moments.
 
     Args:
         model: in float32, as a step is given it.
         step_of: makes the step, and casts the model.
-        moments: the optimiser's are there before the first step, which then is the only one; without them the first of
-            `STEPS` makes them.
     """
     with _following(model) as (tally, scratch):
         step = step_of(model)
-        tally.name(step.optimiser.masters, "optimiser")
-        # Float32 weights are their own masters.
-        tally.name(_state(model), "weights")
-        tally.add(_given(step.images))
-        tally.name(_given(step.images), "inputs")
-        if moments:
-            tally.part = "optimiser"
-            step.optimiser.make_moments()
-            tally.part = None
-        kept = 0
-        step.optimiser.torch.register_step_pre_hook(
-            lambda *_: tally.name((master.grad for master in step.optimiser.masters), "gradients")
-        )
-        for _ in range(1 if moments else STEPS):
-            loss = step.forward()
-            kept = tally.moment
-            loss.backward()
-            # Nobody keeps it.
-            del loss
-            if moments:
-                pairs = zip(step.optimiser.weights, step.optimiser.masters, strict=True)
-                unused = [master for weight, master in pairs if weight.grad is None]
-                tally.forget(value for master in unused for value in step.optimiser.torch.state[master].values())
-            tally.name((weight.grad for weight in model.parameters()), "gradients")
-            tally.part = "optimiser"
-            step.update()
-            tally.part = None
-    return _told(tally, scratch, model, tally.there(kept))
+        _name_what_is_there(tally, model, step)
+        kept: list[Stored] = []
+        for _ in range(STEPS):
+            kept = _follow(tally, model, step)
+    return _told(tally, scratch, model, kept)
 
 
-def track_inference(model: Module, forward_of: Callable[[Module], Forward]) -> Memory:
+def track_step(model: nn.Module, step: Step) -> Memory:
+    """The same by one step, of an optimiser whose moments have been made; it can take another one afterwards.
+
+    Args:
+        model: of the step.
+        step: ready for it.
+    """
+    state = step.optimiser.torch.state
+    with _following(model) as (tally, scratch):
+        moments = [value for master in step.optimiser.masters for value in state[master].values()]
+        tally.add([*step.optimiser.masters, *moments])
+        tally.name(moments, "optimiser")
+        _name_what_is_there(tally, model, step)
+        kept = _follow(tally, model, step, unused=lambda master: tally.forget(state[master].values()))
+    return _told(tally, scratch, model, kept)
+
+
+def track_inference(model: nn.Module, forward: Forward) -> Memory:
     """What a forward pass without gradients takes.
 
     Args:
-        model: in the type in which it is given.
-        forward_of: makes the pass, and casts the model.
+        model: in the type in which it is used.
+        forward: the pass.
     """
     with _following(model) as (tally, scratch):
-        forward = forward_of(model)
-        tally.name(_state(model), "weights")
         tally.add(_given(forward.images))
         tally.name(_given(forward.images), "inputs")
         forward()
     return _told(tally, scratch, model, [])
+
+
+def _name_what_is_there(tally: Tally, model: nn.Module, step: Step) -> None:
+    tally.name(step.optimiser.masters, "optimiser")
+    # Float32 weights are their own masters.
+    tally.name(_state(model), "weights")
+    tally.add(_given(step.images))
+    tally.name(_given(step.images), "inputs")
+
+
+def _follow(
+    tally: Tally, model: nn.Module, step: Step, unused: Callable[[Tensor], None] = lambda master: None
+) -> list[Stored]:
+    """Takes the step.
+
+    Args:
+        unused: is told of each master whose weight gets no gradient.
+
+    Returns:
+        What was there between the forward and the backward pass.
+    """
+    optimiser = step.optimiser
+    loss = step.forward()
+    kept = tally.moment
+    loss.backward()
+    # Nobody keeps it.
+    del loss
+    for weight, master in zip(optimiser.weights, optimiser.masters, strict=True):
+        if weight.grad is None:
+            unused(master)
+    tally.name((weight.grad for weight in model.parameters()), "gradients")
+    hook = optimiser.torch.register_step_pre_hook(
+        lambda *_: tally.name((master.grad for master in optimiser.masters), "gradients")
+    )
+    tally.part = "optimiser"
+    step.update()
+    tally.part = None
+    hook.remove()
+    return tally.there(kept)
 
 
 @contextmanager
