@@ -54,6 +54,13 @@ def test_a_worker_without_memory_says_so(call):
         assert failed.value.reason == "out of memory"
 
 
+def test_whoever_has_waited_for_a_worker_does_not_wait_again():
+    with worker() as one:
+        one.ready()
+        one.ready()
+        assert one.ask("sum", a=2, b=3) == 5
+
+
 def test_threads_are_the_workers_own():
     with worker(threads=2) as one:
         one.ready()

@@ -1,6 +1,7 @@
 """A training step is predicted as it really runs: the same tensors, for the same purposes, in the same modules."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from torch.nn.modules import module as modules
 
 from saccade.attention import fitting, list_attentions
 from saccade.measurement.memory.peak import measure_peak
-from saccade.measurement.memory.predict import CannotPredict, predicted_step
+from saccade.measurement.memory.predict import CannotPredict, Planned, predicted_step
 from saccade.measurement.memory.tracked import track_inference, track_training
 from saccade.measurement.step import inference, training_step
 from saccade.measurement.subject import Subject
 from saccade.measurement.work import work_of
+from saccade.models import pixel_error
 from saccade.models.sizes import create_model
 
 MAE, VIT = "mae_nano_patch1_8", "vit_nano_patch1_8"
@@ -49,6 +51,22 @@ def test_tiles_that_are_left_out_take_what_they_would(attention, terms):
     """57 images: tiles of several sizes, of which the last is a short one."""
     one = Subject(model="vit_micro_patch4_32", attention=attention, options={"depth": 2}, batch_size=57, **terms)
     assert predicted_step(one) == tracked(one)
+
+
+@pytest.mark.parametrize("objective", ["mae", "simmim"])
+def test_tiles_of_the_pixel_error_that_are_left_out_take_what_they_would(objective, monkeypatch):
+    monkeypatch.setattr(pixel_error, "TILE_BYTES", 2**12)
+    one = Subject(model=MAE, options={"depth": 1, "objective": objective}, batch_size=57)
+    assert predicted_step(one) == tracked(one)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("terms", [{}, {"dtype": "bf16"}], ids=str)
+def test_one_batch_after_the_other_is_predicted_as_each_alone(training, terms):
+    one = subject("linear", **terms)
+    planned = Planned(one, training=training)
+    for size in (3, 50, 3):
+        assert planned.predicted(size) == predicted_step(replace(one, batch_size=size), training=training)
 
 
 def test_reversible_blocks_are_predicted_to_the_byte():
