@@ -90,7 +90,7 @@ def test_the_table_says_how_a_batch_is_known():
     absent = replace(SOFTMAX, values={**SOFTMAX.values, "verified": "unverified"})
     known = [cells([one], "known")[0] for one in (SOFTMAX, confirmed, now_and_then, failed, absent)]
     assert known == [
-        ("prediction", "within 0.02"),
+        ("prediction", "within 2 %"),
         ("tries", "86 predicted"),
         ("tries; one more at times", "86 predicted"),
         ("not confirmed", ""),

@@ -8,7 +8,12 @@ def test_numbers_read_as_people_write_them():
     ratios = (0.00647, 0.06, 0.0999, 0.812, 1.0, 12.34, 0)
     assert [times(value) for value in ratios] == ["0.0065", "0.060", "0.10", "0.81", "1.00", "12.3", "0.00"]
     assert [counted(value) for value in (28_298, 4e6, 400, 86_567_656)] == ["28.3 k", "4.00 M", "400", "86.6 M"]
-    assert counted(40e6, "B") == "40.0 MB"
+    assert [counted(value, "B") for value in (40e6, 999_949, 999_400, 999_600_000)] == [
+        "40.0 MB",
+        "1.00 MB",
+        "999 kB",
+        "1.00 GB",
+    ]
     assert [duration(value) for value in (0.0000123, 0.0123, 12.5, 75.0, 1200.0, 9000.0)] == [
         "12.3 µs",
         "12.3 ms",

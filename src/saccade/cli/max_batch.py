@@ -33,7 +33,7 @@ def max_batch(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Say the largest batch that fits into memory, for each attention, in seconds and without running anything.
+    """Say the largest batch that fits into memory, for each attention, in seconds and without running the model.
 
     Examples:
     `saccade max-batch softmax linear "nystrom(landmarks=16)" --model mae_base_patch16_224 --memory 24GB`

@@ -89,7 +89,7 @@ def measure(
         asked = Terms(
             batch_size=len(inputs[0]) if inputs else 1,
             device=str(choose_device(device)),
-            threads=threads or torch.get_num_threads(),
+            threads=torch.get_num_threads() if threads is None else threads,
             **terms,
         )
         return [measure_own_peak(own(model, inputs, loss, asked))]

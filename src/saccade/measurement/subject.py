@@ -131,7 +131,7 @@ def subject_of(
         attention=attention or model_defaults(model)["attention"],
         options=options,
         device=str(choose_device(device)),
-        threads=threads or torch.get_num_threads(),
+        threads=torch.get_num_threads() if threads is None else threads,
         **terms,
     )
 

@@ -137,7 +137,7 @@ def model_defaults(name: str) -> dict[str, Any]:
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=3)
-        hint = f"near are {', '.join(near)}" if near else "list_models() names them"
+        hint = f"near are {', '.join(near)}" if near else "list_models(), or saccade models, names them"
         raise ValueError(f"there is no model {name!r}: {hint}")
     return {"attention": "softmax"} | MODELS[name]
 

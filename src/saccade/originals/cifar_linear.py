@@ -154,7 +154,7 @@ def _record(done: Trained, asked: Asked) -> Record:
         values={name: value for name, value in done.result.items() if name != "peak_bytes"},
         conditions={
             "device": str(choose_device(asked.device)),
-            "threads": asked.threads or torch.get_num_threads(),
+            "threads": torch.get_num_threads() if asked.threads is None else asked.threads,
             "dtype": recipe.train.dtype,
             "amp_dtype": recipe.train.amp_dtype,
             "batch_size": recipe.train.batch_size,

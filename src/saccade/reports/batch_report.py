@@ -15,7 +15,8 @@ _MACHINE = ("processor", "cores", "memory_bytes", "accelerator", "system", "pyth
 
 _HOW = (
     "A batch is predicted by tensors without values: weights, gradients, AdamW's moments and activations of two "
-    "training steps, or of a forward pass in eval mode, are counted as they come and go. Nothing is run."
+    "training steps, or of a forward pass in eval mode, are counted as they come and go. The model is not run; on a "
+    "CPU what a process keeps without it is weighed with the smallest model and one image."
 )
 _TRIED = (
     "Then it was tried, each time in a fresh process that cannot have more than the memory, by two training steps or "

@@ -108,7 +108,7 @@ def _known(record: Record) -> Cell:
         return NONE, ""
     if all(one is None for one in confirmed):
         within = max(values[f"{start}within"] or 0.0 for start in starts)
-        return "prediction", f"within {within:.2g}" if values["verified"] == "here" else values["verified"]
+        return "prediction", f"within {100 * within:.2g} %" if values["verified"] == "here" else values["verified"]
     off = {
         start: values[f"{start}predicted_largest_batch"]
         for start in starts

@@ -44,7 +44,8 @@ def spread(ratio: Ratio) -> str:
 def counted(value: int | float, unit: str = "") -> str:
     """28298 as "28.3 k", with the unit behind the prefix."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        # What would be rounded to the next prefix's 1.00 has that one.
+        if value >= 0.9995 * size:
             return f"{three_digits(value / size)} {prefix}{unit}"
     return f"{three_digits(value)} {unit}".strip()
 

@@ -17,7 +17,7 @@ from saccade.measurement.largest_batch.foretelling import Foretellers, Foretold
 from saccade.measurement.largest_batch.largest import Largest
 from saccade.measurement.largest_batch.trying import Tried
 from saccade.measurement.memory.baseline import Baselines
-from saccade.measurement.memory.predict import CannotPredict
+from saccade.measurement.memory.predict import CannotPredict, Planned
 from saccade.measurement.subject import Subject
 from saccade.record import read_record
 
@@ -124,6 +124,8 @@ def test_for_a_gpu_that_is_not_there_the_answer_is_unverified(told):
         ({"attentions": ["linaer"]}, "did you mean 'linear'"),
         ({"patch_size": 3}, "patch_size"),
         ({"training": False, "inference": False}, "nothing is left"),
+        ({"threads": 0}, "threads=0: must be at least 1"),
+        ({"patience_seconds": 0.0}, "patience_seconds=0: must be above 0"),
         ({"memory": None, "for_gpu": "t4", "confirm": True}, "only what is there can be tried"),
         ({"device": "cuda:9"}, "this machine has"),
     ],
@@ -277,3 +279,11 @@ def test_a_confirmed_answer_is_that_of_processes_that_end_at_the_budget():
         verdicts = {(one["batch_size"], one["fits"]) for one in record.values[f"{start}tried"]}
         assert {(found, True), (found + 1, False)} <= verdicts
     assert all(one["optimiser_steps"] == 2 for one in record.values["tried"] if one["reason"] == "ok")
+
+
+def test_the_doubt_is_that_of_the_answer_not_of_where_the_search_began():
+    terms = asdict(Subject(model=MODEL))
+    told = Foreteller().foretell(terms, True, 300 * 10**6, 0)
+    planned = Planned(Subject(model=MODEL))
+    assert told["within"] == pytest.approx(planned.predicted(told["batch_size"]).within, rel=1e-3)
+    assert told["within"] < planned.predicted(64).within / 2

@@ -50,9 +50,10 @@ def max_batch(
     finished: Callable[[list[Record]], None] = lambda records: None,
     **options: Any,
 ) -> list[Record]:
-    """Says how many images each attention can train on, and answer for, at a time; nothing is run unless asked for.
+    """Says how many images each attention can train on, and answer for, at a time; no model is run unless asked for.
 
-    Softmax is always in. A training step is saccade's own, with AdamW and its moments.
+    On a CPU the smallest model is, on one image, for what each attention leaves in a process. Softmax is always in. A
+    training step is saccade's own, with AdamW and its moments.
 
     Example:
         saccade.max_batch(["linear", "nystrom(landmarks=16)"], model="vit_small_patch16_224", memory="24GB")
@@ -83,13 +84,15 @@ def max_batch(
         A record of kind "batch" for each attention; `error` where it is refused, or a try crashed or hung. Its
         `values`, those of inference with `inference_` in front: `largest_batch`, 0 where not one image fits;
         `predicted_largest_batch`; `predicted_bytes_at` that one and `next_bytes` with one image more, `baseline_bytes`
-        included; `bytes_per_image`; `within`, the share by which bytes may be off; `confirmed`, None where nothing was
-        tried; and what was `tried`.
+        included; `bytes_per_image`; `within`, the share by which the model's bytes may be off; `confirmed`, None where
+        nothing was tried; `next_fits`, "never" or "at times", of one image more; and what was `tried`.
 
     Raises:
         ValueError: what create_model refuses, all attentions are refused, an amount without a unit, an unknown GPU or
             device, or memory that is not even enough for a process without a model.
     """
+    if patience_seconds <= 0:
+        raise ValueError(f"patience_seconds={patience_seconds:g}: must be above 0")
     if not (training or inference):
         raise ValueError("training=False with inference=False: nothing is left to be found")
     base = subject_of(
@@ -158,7 +161,7 @@ class _Search:
         budget = budget.weighed(stays.get(BASELINE))
         allowed, taken = gigabytes(budget.allowed_bytes), gigabytes(budget.taken.of("training" in self.kinds))
         self.progress.say(f"{allowed} of memory, of which {taken} are taken before there is any model")
-        self.progress.say(f"predicting {len(self.subjects)} attentions")
+        self.progress.say(f"predicting {', '.join(subject.attention for subject in self.subjects)}")
         answers = foretellers.tell(
             Question(
                 subject=subject,

@@ -54,19 +54,20 @@ class Foreteller:
             return {"refused": str(refusal)}
 
     def _found(self, planned: Planned, training: bool, model_bytes: int) -> dict[str, Any]:
-        within = 0.0
+        within: dict[int, float] = {}
 
         def predict(batch: int) -> Line:
-            nonlocal within
             told = planned.predicted(batch)
-            within = max(within, told.within)
+            within[batch] = told.within
             fixed = told.weights_bytes + told.gradients_bytes + told.optimiser_bytes
             return Line(batch, told.peak_bytes, (told.peak_bytes - fixed) / batch)
 
         # What fits of one mechanism is not far from what fits of the last.
         found = largest(predict, model_bytes, near=self._last.get(training, FIRST))
         self._last[training] = found.batch_size
-        return {**asdict(found), "within": within}
+        # Of the prediction nearest to the answer, which mostly is of the answer itself.
+        nearest = min(within, key=lambda batch: abs(batch - found.batch_size))
+        return {**asdict(found), "within": within[nearest]}
 
 
 class Card:

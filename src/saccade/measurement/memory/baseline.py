@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from saccade.measurement.memory.forks import in_forks
 from saccade.measurement.memory.peak import answer, train
-from saccade.measurement.memory.scale import Scale, emptied, scale_for
+from saccade.measurement.memory.scale import Resident, Scale, emptied, scale_for
 from saccade.measurement.subject import Subject
 from saccade.models.sizes import is_masked_autoencoder
 
@@ -32,39 +34,55 @@ class Baselines(NamedTuple):
         """Those of a process that trains, or that only answers."""
         return self.training if training else self.inference
 
+    def plus(self, more: Baselines) -> Baselines:
+        """Both together."""
+        return Baselines(self.training + more.training, self.inference + more.inference)
+
 
 def baselines_here(subjects: Sequence[Subject]) -> list[Baselines]:
     """What stays in this process of each subject's kind and attention, by the smallest model on one image; on the CPU.
 
     What a mechanism's kernels are, is read in when it first runs: 8 MB for lambda's convolution, 2 MB for a Fourier
-    transform. That counts to the first that needs it, and to nobody where a mechanism makes no sense at the smallest
-    size, or is a class that does not work. Threads are this process's own; each further one takes up to 1 MB.
+    transform. Each mechanism is therefore run in a fork of this process, which the others' have never been in, and
+    counts as softmax where it makes no sense at the smallest size or is a class that does not work, or where no process
+    can tell its resident memory from its highest.
 
     Args:
-        subjects: on the same terms, softmax first; the process has computed nothing before.
+        subjects: on the same terms, softmax first; the process has computed nothing before, with one thread.
     """
     scale = scale_for(torch.device("cpu"))
-    plain = _after(subjects[0], scale)
+    least = [_smallest(subject) for subject in subjects]
+    inference = _answered(least[0], scale)
+    plain = Baselines(_trained(least[0], scale), inference)
     # What is there now stays, and nobody need look through it again for what can go.
     gc.freeze()
-    return [plain, *(_with_more(plain, subject, scale) for subject in subjects[1:])]
+    if not isinstance(scale, Resident):
+        return [plain] * len(subjects)
+    softmax, *others = in_forks([partial(_more, least[0], one, scale) for one in least], otherwise=(0, 0))
+    plain = plain.plus(Baselines(*softmax))
+    return [plain, *(plain.plus(Baselines(*more)) for more in others)]
 
 
-def _with_more(plain: Baselines, subject: Subject, scale: Scale) -> Baselines:
-    before = emptied(scale)
-    try:
-        after = _after(subject, scale)
-    # Whatever somebody's class raises, the model will raise as well.
-    except Exception:
-        return plain
-    more = [max(0, now - before) for now in after]
-    return Baselines(plain.training + more[0], plain.inference + more[1])
-
-
-def _after(subject: Subject, scale: Scale) -> Baselines:
+def _smallest(subject: Subject) -> Subject:
+    """The smallest model of the subject's kind, with its attention on its terms."""
     model = _SMALLEST[is_masked_autoencoder(subject.model)]
-    least = replace(subject, model=model, options={}, batch_size=1, device="cpu")
-    answer(least)
-    inference = emptied(scale)
-    train(least)
-    return Baselines(emptied(scale), inference)
+    return replace(subject, model=model, options={}, batch_size=1, device="cpu")
+
+
+def _answered(subject: Subject, scale: Scale) -> int:
+    answer(subject)
+    return emptied(scale)
+
+
+def _trained(subject: Subject, scale: Scale) -> int:
+    train(subject)
+    return emptied(scale)
+
+
+def _more(softmax: Subject, subject: Subject, scale: Scale) -> tuple[int, int]:
+    """What a subject adds to softmax; where it is softmax itself, what its other threads add to one."""
+    before = max(_answered(softmax, scale), _trained(softmax, scale))
+    if subject == softmax:
+        torch.set_num_threads(subject.threads)
+    inference = _answered(subject, scale)
+    return max(0, _trained(subject, scale) - before), max(0, inference - before)
