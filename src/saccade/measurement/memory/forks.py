@@ -26,9 +26,6 @@ _Range = tuple[int, int]
 Amounts = tuple[int, ...]
 Weigh = Callable[[], Amounts]
 
-Amounts = tuple[int, ...]
-Weigh = Callable[[], Amounts]
-
 
 def in_forks(weighed: Sequence[Weigh], *, otherwise: Amounts) -> list[Amounts]:
     """What each function says in a fork of its own, one after the other.
