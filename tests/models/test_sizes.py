@@ -96,7 +96,7 @@ def test_patterns_choose_names():
     ("name", "options", "words"),
     [
         ("vit_bse_patch16_224", {}, "near are vit_base_patch16_224"),
-        ("resnet50", {}, r"list_models\(\) names them"),
+        ("resnet50", {}, r"list_models\(\), or saccade models, names them"),
         ("vit", {"dept": 3}, "did you mean depth"),
         ("vit", {"zzz": 3}, "its options are img_size, patch_size"),
         ("vit", {"qkv_bias": False}, r'attention="softmax\(qkv_bias=False\)"'),
