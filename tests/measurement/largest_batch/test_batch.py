@@ -287,3 +287,10 @@ def test_the_doubt_is_that_of_the_answer_not_of_where_the_search_began():
     planned = Planned(Subject(model=MODEL))
     assert told["within"] == pytest.approx(planned.predicted(told["batch_size"]).within, rel=1e-3)
     assert told["within"] < planned.predicted(64).within / 2
+
+
+def test_a_class_that_fails_on_its_way_is_not_called_refused(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace("assert q.sum().item() == q.sum().item()", 'raise ValueError("mine")'))
+    terms = asdict(Subject(model=MODEL, attention=f"{tmp_path / 'own.py'}:Reads"))
+    with pytest.raises(ValueError, match="mine"):
+        Foreteller().foretell(terms, True, 10**8, 0)

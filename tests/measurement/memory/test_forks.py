@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from saccade.measurement.memory import forks
 from saccade.measurement.memory.forks import in_forks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are there")
@@ -32,3 +33,11 @@ def test_each_says_what_it_found_and_one_that_dies_counts_as_agreed():
 def test_a_fork_begins_with_the_pages_of_its_parent():
     (there,) = in_forks([lambda: (resident(),)], otherwise=(0,))
     assert there[0] > 0.95 * resident()
+
+
+def test_where_pages_cannot_be_read_everything_counts_as_agreed(monkeypatch):
+    def closed():
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(forks, "_pages_of_files", closed)
+    assert in_forks([lambda: (1, 2), lambda: (3, 4)], otherwise=(0, 0)) == [(0, 0), (0, 0)]

@@ -210,7 +210,7 @@ def _record(
     values: dict[str, Any] = {}
     if not all(one.refused for one in told.values()):
         for kind in told:
-            numbers = _values(told[kind], trials[kind], told[kind].taken_bytes or budget.taken.of(kind == "training"))
+            numbers = _values(told[kind], trials[kind], budget.taken.of(kind == "training"))
             values |= {f"{KINDS[kind]}{name}": value for name, value in numbers.items()}
         values |= {
             "budget_bytes": budget.total_bytes,

@@ -20,7 +20,7 @@ from saccade.measurement.subject import Subject
 
 
 class Foreteller:
-    """Says what would fit, without running anything."""
+    """Says what would fit, without running the model."""
 
     def __init__(self) -> None:
         self._last: dict[bool, int] = {}
@@ -45,13 +45,17 @@ class Foreteller:
         made = Subject(**subject)
         away = torch.device(made.device).type == "cuda" and not torch.cuda.is_available()
         terms = replace(made, device="cpu") if away else made
-        try:
-            with kernels_of("cuda") if away else nullcontext():
-                return self._found(Planned(terms, training=training), training, allowed_bytes - taken_bytes)
-        except CannotPredict as why:
-            return {"cannot": str(why)}
-        except ValueError as refusal:
-            return {"refused": str(refusal)}
+        with kernels_of("cuda") if away else nullcontext():
+            try:
+                planned = Planned(terms, training=training)
+            except CannotPredict as why:
+                return {"cannot": str(why)}
+            except ValueError as refusal:
+                return {"refused": str(refusal)}
+            try:
+                return self._found(planned, training, allowed_bytes - taken_bytes)
+            except CannotPredict as why:
+                return {"cannot": str(why)}
 
     def _found(self, planned: Planned, training: bool, model_bytes: int) -> dict[str, Any]:
         within: dict[int, float] = {}

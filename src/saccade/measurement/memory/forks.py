@@ -35,10 +35,14 @@ def in_forks(weighed: Sequence[Weigh], *, otherwise: Amounts) -> list[Amounts]:
 
     Args:
         weighed: of whole numbers; the process has one thread that computes, and no other that holds a lock.
-        otherwise: what counts where a function raises, or its process dies.
+        otherwise: what counts where a function raises, its process dies or cannot be made, or where the system does not
+            tell which pages are in memory.
     """
-    touched = _pages_of_files()
-    return [_in_a_fork(one, touched, otherwise) for one in weighed]
+    try:
+        touched = _pages_of_files()
+        return [_in_a_fork(one, touched, otherwise) for one in weighed]
+    except OSError:
+        return [otherwise] * len(weighed)
 
 
 def _in_a_fork(weigh: Weigh, touched: Sequence[_Range], otherwise: Amounts) -> Amounts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -69,7 +70,9 @@ class Scratch:
     def doubt_bytes(self) -> float:
         """By how much all of it may be wrong."""
         compiled = _KERNEL_BYTES * len(self._compiled)
-        return _KERNEL_DOUBT * compiled + _PROCESS_DOUBT * _PROCESS_BYTES * self._on_cpu + self._convolved_bytes
+        process = _PROCESS_DOUBT * _PROCESS_BYTES * self._on_cpu
+        # The two have nothing to do with each other.
+        return math.hypot(_KERNEL_DOUBT * compiled, process) + self._convolved_bytes
 
     def held(self, size: int) -> int:
         """Memory that a storage of so many bytes takes: whole pages, where it is large."""
