@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saccade.measurement.memory.accumulated import holders_of_the_alone, holders_of_the_first
 from saccade.measurement.memory.tensors import tensors_in
 
 Held = Callable[[int], int]
@@ -33,6 +34,7 @@ class Stored:
         died: the moment it was freed; None while it is there.
         part: what it is, where somebody has said so.
         written: bytes that have been written: those of the rest have no memory yet.
+        release: takes it off when its tensor is gone.
     """
 
     size: int
@@ -41,6 +43,7 @@ class Stored:
     died: int | None = None
     part: str | None = None
     written: int = 0
+    release: weakref.finalize[..., Any] | None = None
 
 
 class Tally(TorchDispatchMode):
@@ -77,6 +80,7 @@ class Tally(TorchDispatchMode):
         self.stored: list[Stored] = []
         self._bytes = self._held_bytes = 0
         self._scope_of, self._held, self._within = scope_of, held, within
+        self._alone = holders_of_the_alone()
         # A view's storage is there already; so is that of what was given.
         self._counted: weakref.WeakKeyDictionary[Any, Stored | None] = weakref.WeakKeyDictionary()
         for one in known:
@@ -90,7 +94,10 @@ class Tally(TorchDispatchMode):
         if func is torch.ops.prim.device.default and type(args[0]) is FakeTensor:
             return args[0].fake_device
         kwargs = kwargs or {}
+        holders = holders_of_the_first(func, args)
         made = func(*args, **kwargs)
+        if holders is not None and holders == self._alone:
+            self._hand_over(args[0], made)
         empty = _is_empty(func)
         for one in tensors_in((made,)):
             self._add(one, empty)
@@ -137,7 +144,7 @@ class Tally(TorchDispatchMode):
         stored = Stored(storage.nbytes(), self._scope_of(), self.moment, part=self.part)
         self._counted[storage] = stored
         self.stored.append(stored)
-        weakref.finalize(storage, self._free, stored).atexit = False
+        self._free_with(storage, stored)
         self._bytes += stored.size
         self.peak_bytes = max(self.peak_bytes, self._bytes)
         if not empty:
@@ -151,6 +158,18 @@ class Tally(TorchDispatchMode):
     def _take(self, stored: Stored, written: int) -> None:
         self._held_bytes += self._held(written) - self._held(stored.written)
         stored.written = written
+
+    def _free_with(self, storage: Any, stored: Stored) -> None:
+        stored.release = weakref.finalize(storage, self._free, stored)
+        stored.release.atexit = False
+
+    def _hand_over(self, old: Tensor, new: Tensor) -> None:
+        """What one tensor took is the other's from now on."""
+        stored = self._counted.get(old.untyped_storage())
+        if stored is not None and stored.release is not None:
+            stored.release.detach()
+            self._counted[new.untyped_storage()] = stored
+            self._free_with(new.untyped_storage(), stored)
 
     def _free(self, stored: Stored) -> None:
         self.moment += 1
