@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from saccade.attention.elsewhere import device_type
 from saccade.measurement.memory.tensors import tensors_in
@@ -35,16 +38,16 @@ _COPIED = {
     "_softmax": (0,),
     "_log_softmax": (0,),
     "_softmax_backward_data": (0, 1),
-    "avg_pool2d": (0,),
-    "avg_pool2d_backward": (0,),
     "convolution": (0,),
     "convolution_backward": (0, 1),
 }
-# Fourier transforms of complex numbers copy them in any case.
-_ALWAYS_COPIED = ("_fft_c2c", "_fft_c2r")
+# What goes in and what comes out, where they are not in the order that the former is nearest to, channels last or not.
+_IN_ONE_ORDER = ("avg_pool2d", "avg_pool2d_backward")
+# By MKL; the dimensions are their second argument.
+_FOURIER = ("_fft_c2c", "_fft_c2r", "_fft_r2c")
 _FUSED_BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 _CONVOLUTIONS = ("convolution", "convolution_backward")
-_NOTED = {*_PRODUCTS, *_COPIED, *_ALWAYS_COPIED, _FUSED_BACKWARD, *_CONVOLUTIONS}
+_NOTED = {*_PRODUCTS, *_COPIED, *_IN_ONE_ORDER, *_FOURIER, _FUSED_BACKWARD, *_CONVOLUTIONS}
 
 
 class Scratch:
@@ -93,7 +96,7 @@ class Scratch:
             self._compiled.add(tuple((tuple(one.shape), one.stride()) for one in given))
         if name in _CONVOLUTIONS:
             self._convolved_bytes = max(self._convolved_bytes, given[0].nbytes)
-        return _copied_bytes(name, args)
+        return _copied_bytes(name, args, made)
 
 
 @cache
@@ -101,11 +104,29 @@ def _name(func: Callable[..., Any]) -> str:
     return str(getattr(func, "overloadpacket", func).__name__)
 
 
-def _copied_bytes(name: str, args: tuple[Any, ...]) -> int:
-    """What an operation copies of its arguments."""
-    if name in _ALWAYS_COPIED:
-        return int(args[0].nbytes)
+def _copied_bytes(name: str, args: tuple[Any, ...], made: Any) -> int:
+    """What an operation copies of its arguments, or of what it made."""
+    if name in _FOURIER:
+        return _transformed_bytes(name, args[0], args[1])
     if name == _FUSED_BACKWARD:
-        gradient, output = args[0], args[4]
-        return int(gradient.nbytes) if gradient.stride() != output.stride() else 0
+        # It goes through the gradient token by token, all heads of one after the other.
+        return 0 if args[0].transpose(1, 2).is_contiguous() else int(args[0].nbytes)
+    if name in _IN_ONE_ORDER:
+        order = suggest_memory_format(args[0])
+        return sum(one.nbytes for one in (args[0], made) if not one.is_contiguous(memory_format=order))
     return sum(args[place].nbytes for place in _COPIED.get(name, ()) if not args[place].is_contiguous())
+
+
+def _transformed_bytes(name: str, x: Tensor, dims: Sequence[int]) -> int:
+    """What a Fourier transform copies: MKL's goes over one batch dimension, into which all others must fit as they lie.
+
+    Back to real numbers, all dimensions but the last are transformed first, into a tensor more, which is then copied.
+    """
+    if not torch.backends.mkl.is_available():
+        return 0
+    if name == "_fft_c2r" and len(dims) > 1:
+        return 2 * x.nbytes
+    others = [dim for dim in range(x.ndim) if dim not in dims and x.shape[dim] > 1]
+    others.sort(key=x.stride, reverse=True)
+    fits = all(x.stride(outer) == x.stride(inner) * x.shape[inner] for outer, inner in pairwise(others))
+    return 0 if fits else x.nbytes

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saccade.measurement.memory.accumulated import holders_of_the_alone, holders_of_the_first
+from saccade.measurement.memory.overwritten import holders_of_the_alone, holders_of_the_first
 from saccade.measurement.memory.tensors import tensors_in
 
 Held = Callable[[int], int]

@@ -1,4 +1,4 @@
-"""Accumulated: gradients that meet. Autograd adds them up in place, but not where somebody follows its operations."""
+"""Overwritten: tensors that autograd writes into, but not where somebody follows its operations."""
 
 from __future__ import annotations
 
@@ -9,31 +9,42 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_ADD = torch.ops.aten.add.Tensor
+_aten = torch.ops.aten
+
+# What autograd writes into its first argument, or, under a mode such as the tally, into a copy of it
+# (`isTensorSubclassLike` in torch's csrc/autograd): and how many of its own hold that argument besides one.
+_INTO_THE_FIRST: Mapping[Callable[..., Any], int] = {
+    # Two gradients meet at a tensor that was used twice (`can_accumulate_inplace` in input_buffer.cpp).
+    _aten.add.Tensor: 0,
+    # Zeros get the gradients of what was picked out (FunctionsManual.cpp).
+    _aten.index_add.default: 0,
+    _aten.index_put.default: 1,
+    _aten.scatter.src: 0,
+    _aten.scatter_add.default: 0,
+}
 
 Holders = tuple[int, int, int]
 """How many hold a tensor in C++, how many in Python, and how many its storage."""
 
 
 def holders_of_the_first(func: Callable[..., Any], args: tuple[Any, ...]) -> Holders | None:
-    """Who holds the first of two gradients that meet; None where an operation is something else.
+    """Who holds what autograd would write into if nobody followed; None where an operation is something else.
 
-    Autograd adds up the gradients of a tensor that was used more than once, and overwrites the first if nobody else
-    holds it. Under a mode, such as the tally, it never does (`can_accumulate_inplace` in torch's
-    csrc/autograd/input_buffer.cpp): for a moment there is a tensor more than without.
+    If nobody but autograd holds it, there is for a moment a tensor more than without us.
 
     Args:
         func: the operation, as the `__torch_dispatch__` of the outermost mode was given it.
         args: its arguments.
     """
-    if func is not _ADD or torch.is_grad_enabled() or torch._C._current_autograd_node() is None:
+    own = _INTO_THE_FIRST.get(func)
+    if own is None or torch.is_grad_enabled() or torch._C._current_autograd_node() is None:
         return None
     storage = args[0].untyped_storage()
-    return args[0]._use_count(), sys.getrefcount(args[0]), torch._C._storage_Use_Count(storage._cdata)
+    return args[0]._use_count() - own, sys.getrefcount(args[0]), torch._C._storage_Use_Count(storage._cdata)
 
 
 def holders_of_the_alone() -> Holders | None:
-    """What `holders_of_the_first` says of a gradient that only autograd holds, which counts the call and us who ask."""
+    """What `holders_of_the_first` says where only autograd holds it, which counts the call and us who ask."""
     with torch.enable_grad():
         x = torch.ones(2, 2, requires_grad=True)
         y = x.sin()
