@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saccade.measurement.allocator import trim
 from saccade.measurement.memory.scale import emptied, scale_for
 from saccade.measurement.memory.scratch import Scratch
 from saccade.measurement.memory.tensors import tensors_in
@@ -107,6 +110,39 @@ def matrices() -> Tensor:
     return torch.ones(32, 64, 4096)
 
 
+def factors(dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    """Matrices of `BYTES`, a batch of them and one, as they may lie."""
+    numbers = BYTES // dtype.itemsize
+    columns = numbers // 256 // 512
+
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=dtype)
+
+    return {
+        "a batch": lambda: ones(256, 512, columns),
+        "a batch, turned": lambda: ones(256, columns, 512).mT,
+        "a batch with gaps between rows": lambda: ones(256, 512, columns + 32)[..., :columns],
+        "a batch with gaps between matrices": lambda: ones(256, 600, columns)[:, :512],
+        "a batch, turned, with gaps": lambda: ones(256, columns, 600)[..., :512].mT,
+        "a batch of the same": lambda: ones(1, 512, columns).expand(256, -1, -1),
+        "one": lambda: ones(256 * 512, columns),
+        "one, turned": lambda: ones(columns, 256 * 512).T,
+        "one with gaps between rows": lambda: ones(256 * 512, columns + 32)[:, :columns],
+        "one with gaps between columns": lambda: ones(256 * 512, 2 * columns)[:, ::2],
+    }
+
+
+IN_BF16 = {
+    "a batch with gaps between rows",
+    "a batch with gaps between matrices",
+    "a batch, turned, with gaps",
+    "a batch of the same",
+}
+ALWAYS = {"one with gaps between columns"}
+
+# Where oneDNN multiplies in bf16.
+COMPILES = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 # Operation, what it is given, and how many times `BYTES` it copies.
 CASES = {
     "softmax": (softmax, [plain], 0),
@@ -154,10 +190,77 @@ def test_fused_attention_copies_a_gradient_that_is_not_token_by_token(
     assert_copied(fused_backward, [gradient(), q, y, sums], copies)
 
 
-def assert_copied(operation: Callable[..., Any], inputs: list[Tensor], copies: int) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
+@pytest.mark.parametrize("name", factors(torch.float32))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_product_copies_what_it_cannot_read_as_it_lies(dtype: torch.dtype, name: str) -> None:
+    if dtype == torch.bfloat16 and not COMPILES:
+        pytest.skip("oneDNN does not multiply in bf16 here")
+    left = factors(dtype)[name]()
+    right = torch.ones(*left.shape[:-2], left.shape[-1], 8, dtype=dtype)
+    copied = name in ALWAYS | (IN_BF16 if dtype == torch.bfloat16 else set())
+    assert_copied(torch.matmul, [left, right], int(copied), first=lambda one: one)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not COMPILES, reason="oneDNN does not multiply in bf16 here")
+def test_a_kernel_is_compiled_for_what_lies_in_another_way_or_has_another_shape() -> None:
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bfloat16)
+
+    def multiply(products: list[tuple[Tensor, Tensor]]) -> tuple[float, int]:
+        before = anonymous_bytes()
+        for left, right in products:
+            left @ right
+        grown = anonymous_bytes() - before
+        with _Noting() as noting:
+            for left, right in products:
+                left @ right
+        without = Scratch()
+        without.within(aten.mm.default, (torch.ones(2, 2), torch.ones(2, 2)), None)
+        return grown, noting.scratch.kept_bytes - without.kept_bytes
+
+    few = [(ones(11, 13), ones(13, 17)), (ones(7, 3, 11), ones(7, 11, 13))]
+    assert multiply(few) == (pytest.approx(0, abs=100e3), 0)
+    different = [
+        (ones(7, 37, 41), ones(7, 41, 43)),
+        (ones(7, 37, 41), ones(7, 43, 41).mT),
+        (ones(7, 41, 37).mT, ones(7, 41, 43)),
+        (ones(8, 37, 41), ones(8, 41, 43)),
+        (ones(137, 41), ones(41, 43)),
+        (ones(137, 59)[:, :41], ones(41, 43)),
+        (ones(41, 137).T, ones(41, 43)),
+    ]
+    grown, said = multiply(different)
+    assert said == pytest.approx(grown, rel=0.2)
+    # Copied into the order of the first, or read in it.
+    same = [
+        (ones(7, 37, 59)[..., :41], ones(7, 41, 43)),
+        (ones(7, 37, 41), ones(1, 41, 43).expand(7, -1, -1)),
+        (ones(7, 59, 37)[:, :41].mT, ones(7, 41, 43)),
+    ]
+    grown, said = multiply([different[0], *same])
+    assert grown == pytest.approx(0, abs=100e3)
+    assert said == pytest.approx(multiply([different[0]])[1])
+
+
+def anonymous_bytes() -> int:
+    """What of this process is no file."""
+    gc.collect()
+    trim()
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+
+def assert_copied(
+    operation: Callable[..., Any],
+    inputs: list[Tensor],
+    copies: int,
+    *,
+    first: Callable[[Tensor], Tensor] = lambda one: one[:1],
+) -> None:
     scale = scale_for(torch.device("cpu"))
     # What is read in the first time is no scratch.
-    operation(*(one[:1] for one in inputs))
+    operation(*map(first, inputs))
     before = emptied(scale)
     made = operation(*inputs)
     taken = scale.peak() - before - sum(one.untyped_storage().nbytes() for one in tensors_in((made,)))

@@ -26,10 +26,14 @@ _NOTE_BYTES = 64
 _PROCESS_BYTES = 1_500_000
 _PROCESS_DOUBT = 1 / 2
 
-_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
+_BATCHED = ("bmm", "baddbmm")
+_PRODUCTS = ("mm", "addmm", *_BATCHED)
 
-# Measured over whole models in bf16, torch 2.13 with oneDNN for AVX-512: two compiled loops of 256 KiB and more, on
-# average, for a shape of product. A third more or less on other processors is to be expected.
+# Multiplications, of all matrices of a batch, up to which oneDNN is not asked (`mkldnn_gemm_min_size` in torch).
+_FEW = 16**3
+
+# Measured product by product in bf16, torch 2.13 with oneDNN for AVX-512: 524 KiB to 636 KiB for each of 251. A third
+# more or less on other processors is to be expected.
 _KERNEL_BYTES = 580_000
 _KERNEL_DOUBT = 1 / 3
 
@@ -92,11 +96,26 @@ class Scratch:
         if device_type(given[0].device) != "cpu":
             return 0
         self._on_cpu = True
-        if name in _PRODUCTS and given[0].dtype == torch.bfloat16:
-            self._compiled.add(tuple((tuple(one.shape), one.stride()) for one in given))
+        if name in _PRODUCTS:
+            return self._multiplied_bytes(name, *given[-2:])
         if name in _CONVOLUTIONS:
             self._convolved_bytes = max(self._convolved_bytes, given[0].nbytes)
         return _copied_bytes(name, args, made)
+
+    def _multiplied_bytes(self, name: str, left: Tensor, right: Tensor) -> int:
+        """What a product copies, after its kernel is noted."""
+        batched, compiled = name in _BATCHED, left.dtype == torch.bfloat16
+        if batched and not compiled:
+            return 0
+        copied_bytes = 0
+        kernel: list[Any] = [name]
+        for factor in (left, right):
+            order = _order_of(factor, gaps=not batched)
+            copied_bytes += factor.nbytes if order is None else 0
+            kernel.append((factor.shape, order or (factor.shape[-1], 1)))
+        if compiled and left.numel() * right.shape[-1] > _FEW:
+            self._compiled.add(tuple(kernel))
+        return copied_bytes
 
 
 @cache
@@ -130,3 +149,18 @@ def _transformed_bytes(name: str, x: Tensor, dims: Sequence[int]) -> int:
     others.sort(key=x.stride, reverse=True)
     fits = all(x.stride(outer) == x.stride(inner) * x.shape[inner] for outer, inner in pairwise(others))
     return 0 if fits else x.nbytes
+
+
+def _order_of(factor: Tensor, *, gaps: bool) -> tuple[int, int] | None:
+    """From row to row and from column to column, as a product reads a factor; None where it puts it in order first.
+
+    Args:
+        factor: a matrix or a batch of them.
+        gaps: it reads over gaps between rows, or columns, too.
+    """
+    if factor.is_contiguous():
+        return factor.shape[-1], 1
+    if factor.mT.is_contiguous():
+        return 1, factor.shape[-2]
+    down, right = factor.stride()[-2:]
+    return (down, right) if gaps and 1 in (down, right) else None
