@@ -46,8 +46,10 @@ def bench(
 ) -> None:
     """Time attentions beside softmax, in layers, blocks or models, and find from how many tokens on each is cheaper.
 
-    Example:
+    Examples:
+
     `saccade bench linear "nystrom(landmarks=64)" --tokens 196,784,3136,12544 --output runs/bench`
+
     `saccade bench linear --model vit_small_patch16_224 --what block,model --batch-size 1,8 --dtype fp32,bf16`
 
     Each attention is held against its reference first, lives in a process of its own, and takes turns with the others:

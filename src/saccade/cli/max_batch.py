@@ -36,8 +36,11 @@ def max_batch(
     """Say the largest batch that fits into memory, for each attention, in seconds and without running the model.
 
     Examples:
+
     `saccade max-batch softmax linear "nystrom(landmarks=16)" --model mae_base_patch16_224 --memory 24GB`
+
     `saccade max-batch --model vit_small_patch16_224 --for a100-40gb --dtype bf16 --margin 0.1`
+
     `saccade max-batch linear --model vit_micro_patch2_32 --memory 2GB --confirm`
 
     A training step is saccade's own, with AdamW and its moments; inference is a forward pass in eval mode, of a masked
@@ -61,8 +64,9 @@ def max_batch(
     margin
         Share of the memory that is kept free, such as 0.1.
     confirm
-        Then try in fresh processes that cannot have more than the memory: the answer fits, one image more does not, or
-        only now and then; both are tried twice. Where that is not so, the search goes on from there. Takes minutes.
+        Then try in fresh processes, whose peak is measured: the answer fits, one image more does not, or only now and
+        then; both are tried twice. Where that is not so, the search goes on from there. A process that goes far beyond
+        the memory is stopped. Takes minutes.
     patience_seconds
         How long one try may take.
     img_size

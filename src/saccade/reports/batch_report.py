@@ -19,8 +19,8 @@ _HOW = (
     "CPU what a process keeps without it is weighed with the smallest model and one image."
 )
 _TRIED = (
-    "Then it was tried, each time in a fresh process that cannot have more than the memory, by two training steps or "
-    "forward passes: the largest batch fits, one image more does not, or only now and then; both were tried twice."
+    "Then it was tried, each time in a fresh process, whose peak was measured, by two training steps or forward "
+    "passes: the largest batch fits, one image more does not, or only now and then; both were tried twice."
 )
 
 

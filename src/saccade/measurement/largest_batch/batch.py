@@ -67,8 +67,8 @@ def max_batch(
         training: find the largest batch of a training step.
         inference: find the largest batch of a forward pass in eval mode.
         margin: share of the memory that is kept free.
-        confirm: then try, in fresh processes that cannot have more than the memory: the answer fits, one image more
-            does not, or only now and then; both are tried twice. Where that is not so, the search goes on from there.
+        confirm: then try, in fresh processes, whose peak is measured: the answer fits, one image more does not, or
+            only now and then; both are tried twice. Where that is not so, the search goes on from there.
         dtype: of the weights: "fp32" or "bf16".
         amp_dtype: "bf16" for autocast.
         checkpointing: blocks keep only their input for the backward pass.

@@ -91,7 +91,7 @@ class Card:
 
 
 class Trial:
-    """One batch, in a process that cannot have more than the budget.
+    """One batch, in a process that can hardly have more than the budget.
 
     Args:
         subject: with the batch size to try.

@@ -1,4 +1,4 @@
-"""Trying: the largest batch as it is, each try in a fresh process that cannot have more than the budget."""
+"""Trying: the largest batch as it is, each try in a fresh process, whose peak says whether it kept the budget."""
 
 from __future__ import annotations
 
@@ -131,6 +131,6 @@ def _tried(worker: Worker, batch: int, budget_bytes: int) -> Tried:
     except WorkerFailed as failed:
         fits = False if failed.reason in _DOES_NOT_FIT else None
         return Tried(batch_size=batch, fits=fits, reason=failed.reason, because=str(failed))
-    # A limit holds back what is written, not the code that is read in, which is in memory as well.
+    # A limit holds back what is asked for, written or not; not the code that is read in, which is in memory as well.
     fits = seen["peak_bytes"] <= budget_bytes
     return Tried(batch_size=batch, fits=fits, reason="ok" if fits else "out of memory", **seen)
