@@ -160,6 +160,7 @@ CASES = {
     "pooled's gradient, of channels last": (pooled_backward, [plain, channels_last], 1),
     "transformed": (transformed(2), [complex_numbers], 0),
     "transformed, over the middle": (transformed(1), [complex_numbers], 1),
+    "transformed, over all but one": (transformed(1), [lambda: complex_numbers().reshape(32, -1, 1)], 0),
     "transformed, over both": (transformed(1, 2), [complex_numbers], 0),
     "transformed, turned": (transformed(2), [turned_complex_numbers], 1),
     "transformed, turned, over the middle": (transformed(1), [turned_complex_numbers], 0),
@@ -241,6 +242,39 @@ def test_a_kernel_is_compiled_for_what_lies_in_another_way_or_has_another_shape(
     grown, said = multiply([different[0], *same])
     assert grown == pytest.approx(0, abs=100e3)
     assert said == pytest.approx(multiply([different[0]])[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what of a process is no file")
+@pytest.mark.parametrize("numbers", [15_000, 17_000, 25_001])
+def test_a_large_tensor_takes_whole_pages_and_a_small_one_its_bytes(numbers: int) -> None:
+    scale_for(torch.device("cpu"))
+    before = anonymous_bytes()
+    kept = [torch.ones(numbers) for _ in range(400)]
+    assert anonymous_bytes() - before == pytest.approx(400 * Scratch().held(kept[0].nbytes), rel=0.02)
+
+
+def test_the_doubt_is_a_third_of_the_kernels_beside_half_of_what_a_process_keeps_and_all_that_is_convolved() -> None:
+    scratch = Scratch()
+    assert scratch.kept_bytes == scratch.doubt_bytes == 0
+    scratch.within(aten.mm.default, (torch.ones(2, 2), torch.ones(2, 2)), None)
+    process = scratch.kept_bytes
+    assert scratch.doubt_bytes == process / 2 > 0
+    factors = torch.ones(32, 32, dtype=torch.bfloat16), torch.ones(32, 32, dtype=torch.bfloat16)
+    scratch.within(aten.mm.default, factors, None)
+    kernels = scratch.kept_bytes - process
+    beside = ((process / 2) ** 2 + (kernels / 3) ** 2) ** 0.5
+    assert scratch.doubt_bytes == pytest.approx(beside)
+    for side in (16, 8):
+        maps = torch.ones(2, 3, side, side)
+        scratch.within(aten.convolution.default, (maps, torch.ones(3, 1, 3, 3)), None)
+    assert scratch.doubt_bytes == pytest.approx(beside + 4 * 2 * 3 * 16 * 16)
+
+
+def test_nothing_is_known_of_another_device() -> None:
+    scratch = Scratch()
+    factors = torch.ones(32, 32, dtype=torch.bfloat16, device="meta"), torch.ones(16, 32, 32, device="meta").mT[0]
+    assert scratch.within(aten.mm.default, factors, None) == 0
+    assert scratch.kept_bytes == scratch.doubt_bytes == 0
 
 
 def anonymous_bytes() -> int:
