@@ -152,7 +152,7 @@ class Tally(TorchDispatchMode):
 
     def _write(self, tensor: Tensor) -> None:
         stored = self._counted.get(tensor.untyped_storage())
-        if stored is not None and stored.died is None and stored.written < stored.size:
+        if stored is not None and stored.written < stored.size:
             self._take(stored, min(stored.size, stored.written + tensor.nbytes))
 
     def _take(self, stored: Stored, written: int) -> None:
