@@ -65,6 +65,20 @@ def pooled_backward(gradient: Tensor, x: Tensor) -> Tensor:
     return aten.avg_pool2d_backward(gradient, x, [3, 3], [1, 1], [1, 1], False, True, None)
 
 
+def side_by_side() -> Tensor:
+    """Maps whose channels lie last, with a gap between one and the next."""
+    return torch.ones(32, 64 * 64 + 1, 64)[:, 1:].mT.unflatten(2, (64, 64))
+
+
+def convolved(x: Tensor) -> Tensor:
+    return torch.nn.functional.conv2d(x, torch.ones(64, 1, 3, 3), padding=1, groups=64)
+
+
+def convolved_backward(gradient: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    weight, ones = torch.ones(64, 1, 3, 3), [1, 1]
+    return aten.convolution_backward(gradient, x, weight, [64], ones, ones, ones, False, [0, 0], 64, [True, True, True])
+
+
 def softmax(x: Tensor) -> Tensor:
     return x.softmax(-1)
 
@@ -158,6 +172,13 @@ CASES = {
     "pooled's gradient, strided": (pooled_backward, [strided, plain], 1),
     "pooled's gradient, of strided": (pooled_backward, [plain, strided], 0),
     "pooled's gradient, of channels last": (pooled_backward, [plain, channels_last], 1),
+    "convolved, channels last": (convolved, [channels_last], 0),
+    "convolved, with gaps": (convolved, [side_by_side], 1),
+    "convolution's gradient, channels last": (convolved_backward, [channels_last, channels_last], 0),
+    "convolution's gradient, with gaps": (convolved_backward, [side_by_side, channels_last], 1),
+    "convolution's gradient, of one with gaps": (convolved_backward, [channels_last, side_by_side], 1),
+    "convolution's gradient, both with gaps": (convolved_backward, [side_by_side, side_by_side], 2),
+    "convolution's gradient, in the other order": (convolved_backward, [plain, channels_last], 1),
     "transformed": (transformed(2), [complex_numbers], 0),
     "transformed, over the middle": (transformed(1), [complex_numbers], 1),
     "transformed, over all but one": (transformed(1), [lambda: complex_numbers().reshape(32, -1, 1)], 0),

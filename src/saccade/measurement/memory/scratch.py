@@ -42,15 +42,14 @@ _COPIED = {
     "_softmax": (0,),
     "_log_softmax": (0,),
     "_softmax_backward_data": (0, 1),
-    "convolution": (0,),
-    "convolution_backward": (0, 1),
 }
 # What goes in and what comes out, where they are not in the order that the former is nearest to, channels last or not.
 _IN_ONE_ORDER = ("avg_pool2d", "avg_pool2d_backward")
 # By MKL; the dimensions are their second argument.
 _FOURIER = ("_fft_c2c", "_fft_c2r", "_fft_r2c")
 _FUSED_BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
-_CONVOLUTIONS = ("convolution", "convolution_backward")
+# By oneDNN; what is given beside the weights, the input last of it.
+_CONVOLUTIONS = {"convolution": 1, "convolution_backward": 2}
 _NOTED = {*_PRODUCTS, *_COPIED, *_IN_ONE_ORDER, *_FOURIER, _FUSED_BACKWARD, *_CONVOLUTIONS}
 
 
@@ -130,6 +129,10 @@ def _copied_bytes(name: str, args: tuple[Any, ...], made: Any) -> int:
     if name == _FUSED_BACKWARD:
         # It goes through the gradient token by token, all heads of one after the other.
         return 0 if args[0].transpose(1, 2).is_contiguous() else int(args[0].nbytes)
+    if name in _CONVOLUTIONS:
+        maps = args[: _CONVOLUTIONS[name]]
+        order = suggest_memory_format(maps[-1])
+        return sum(one.nbytes for one in maps if not one.is_contiguous(memory_format=order))
     if name in _IN_ONE_ORDER:
         order = suggest_memory_format(args[0])
         return sum(one.nbytes for one in (args[0], made) if not one.is_contiguous(memory_format=order))
