@@ -161,9 +161,21 @@ def _order_of(factor: Tensor, *, gaps: bool) -> tuple[int, int] | None:
         factor: a matrix or a batch of them.
         gaps: it reads over gaps between rows, or columns, too.
     """
-    if factor.is_contiguous():
-        return factor.shape[-1], 1
-    if factor.mT.is_contiguous():
-        return 1, factor.shape[-2]
-    down, right = factor.stride()[-2:]
+    # By numbers alone: asked of a tensor without values, a transpose is an operation.
+    *batch, rows, columns = factor.shape
+    *outer, down, right = factor.stride()
+    if _is_dense((*batch, rows, columns), (*outer, down, right)):
+        return columns, 1
+    if _is_dense((*batch, columns, rows), (*outer, right, down)):
+        return 1, rows
     return (down, right) if gaps and 1 in (down, right) else None
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether values lie one after the other, the last dimension's first."""
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
